@@ -1,0 +1,1 @@
+"""What stands between the public functions and the kernels."""

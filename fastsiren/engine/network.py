@@ -1,0 +1,113 @@
+"""What the engine knows of a network: its frozen description, and the gradients a backward pass returns."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Grads(NamedTuple):
+    """Gradients that a backward pass returns; what was not asked for is None or empty."""
+
+    x: Tensor | None
+    """[N, D], None when not asked for."""
+    seeds: tuple[Tensor, ...]
+    """One per seed of the pass (directions and forms, combinations, ...), each of the shape of its argument."""
+    weights: list[Tensor]
+    """One [n_out, n_in] per layer, the linear output layer last."""
+    biases: list[Tensor]
+    """One [n_out] per layer."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """Frozen description of a SIREN: sine layers l = 0..L, then one linear output layer.
+
+    Args:
+        widths: (D, H_0, .., H_L, O), one more than there are layers.
+        omegas: frequency factor of each sine layer; a sine layer is sin(omega * (W h + b)).
+    """
+
+    widths: tuple[int, ...]
+    omegas: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.omegas) < 1:
+            raise ValueError("omegas: got none, expected one float per sine layer, at least one")
+        if len(self.widths) != len(self.omegas) + 2:
+            raise ValueError(f"widths: got {len(self.widths)} of them, expected {len(self.omegas) + 2} (omegas + 2)")
+        if any(width < 1 for width in self.widths):
+            raise ValueError(f"widths: got {self.widths}, expected integers >= 1")
+        if not all(math.isfinite(omega) for omega in self.omegas):
+            raise ValueError(f"omegas: got {self.omegas}, expected finite numbers")
+
+    @property
+    def in_features(self) -> int:
+        """D."""
+        return self.widths[0]
+
+    @property
+    def out_features(self) -> int:
+        """O."""
+        return self.widths[-1]
+
+    @property
+    def hidden_layers(self) -> int:
+        """L, the number of hidden matrices: the sine layers less the first."""
+        return len(self.omegas) - 1
+
+    @property
+    def parameter_count(self) -> int:
+        """Numbers held in weights and biases."""
+        return sum((n_in + 1) * n_out for n_in, n_out in zip(self.widths, self.widths[1:]))
+
+    @classmethod
+    def from_parameters(cls, weights: Sequence[Tensor], biases: Sequence[Tensor], omegas: Sequence[float]) -> "Network":
+        """Describe the network that raw parameters spell, after checking that they fit each other.
+
+        Args:
+            weights: one [n_out, n_in] per layer, as nn.Linear holds them, the linear output layer last.
+            biases: one [n_out] per layer.
+            omegas: one float per sine layer, so one fewer than there are weights.
+        Raises:
+            TypeError: a parameter is no floating-point tensor, or dtypes differ.
+            ValueError: counts, shapes or devices do not fit.
+        """
+        check_parameters(weights, biases, omegas)
+        return cls((weights[0].shape[1], *(weight.shape[0] for weight in weights)), tuple(float(w) for w in omegas))
+
+
+def check_parameters(weights: Sequence[Tensor], biases: Sequence[Tensor], omegas: Sequence[float]) -> None:
+    """Raise unless counts, ranks, shapes, dtypes and devices of raw parameters fit; see Network.from_parameters."""
+    if not len(weights) == len(biases) == len(omegas) + 1:
+        raise ValueError(
+            f"weights, biases, omegas: got {len(weights)}, {len(biases)} and {len(omegas)} of them, expected as many "
+            "biases as weights and one omega fewer (the last layer is linear)"
+        )
+    if len(weights) < 2:
+        raise ValueError("weights: got 1, expected at least 2 (one sine layer and the linear output layer)")
+    for name, group, rank in (("weights", weights, 2), ("biases", biases, 1)):
+        for i, tensor in enumerate(group):
+            _check_tensor(f"{name}[{i}]", tensor, rank, like=weights[0])
+    for i, (weight, bias) in enumerate(zip(weights, biases)):
+        if i and weight.shape[1] != weights[i - 1].shape[0]:
+            raise ValueError(f"weights[{i}]: got shape {tuple(weight.shape)}, expected (.., {weights[i - 1].shape[0]})")
+        if bias.shape[0] != weight.shape[0]:
+            raise ValueError(f"biases[{i}]: got shape {tuple(bias.shape)}, expected ({weight.shape[0]},)")
+
+
+def _check_tensor(name: str, tensor: Tensor, rank: int, *, like: Tensor) -> None:
+    """Raise unless `tensor` is a floating-point tensor of the given rank with dtype and device of `like`."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name}: got {type(tensor).__name__}, expected a torch.Tensor")
+    if tensor.ndim != rank:
+        raise ValueError(f"{name}: got shape {tuple(tensor.shape)}, expected {rank} dimension{'s' if rank > 1 else ''}")
+    if not torch.is_floating_point(tensor):
+        raise TypeError(f"{name}: got dtype {tensor.dtype}, expected a floating-point dtype")
+    if tensor.dtype != like.dtype:
+        raise TypeError(f"{name}: got dtype {tensor.dtype}, expected {like.dtype} as weights[0]")
+    if tensor.device != like.device:
+        raise ValueError(f"{name}: got device {tensor.device}, expected {like.device} as weights[0]")
