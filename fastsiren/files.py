@@ -1,0 +1,173 @@
+"""Output files that appear complete or not at all.
+
+A file is written beside its final place under a temporary name, flushed to disk and renamed. A lock file keeps a second
+writer out. Both helpers vanish when the work ends; after a kill they stay, and the next writer takes them over.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from .faults import OutputError, from_os_error
+
+__all__ = ["atomic_output", "check_output", "output_lock"]
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    """A hidden name in the same directory, hence on the same file system."""
+    return path.with_name(f".{path.name}.{suffix}")
+
+
+def check_output(path: str | os.PathLike[str], *, overwrite: bool) -> Path:
+    """Refuse an output path that cannot become a file, before any work is done.
+
+    Args:
+        path: Where the file is to appear.
+        overwrite: Whether an existing file may be replaced.
+
+    Raises:
+        OutputError: The path is a directory or a device, exists already, or its directory is missing or read-only.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise OutputError(f"cannot write {path}: it is a directory; give a file name with -o")
+        if path.exists() and not path.is_file():
+            raise OutputError(f"cannot write {path}: it is not a regular file; choose another place with -o")
+        if path.exists() and not overwrite:
+            raise OutputError(f"{path} exists already; use --overwrite to replace it, or another name with -o")
+        if not path.parent.is_dir():
+            raise OutputError(f"cannot write {path}: directory {path.parent} does not exist; create it first")
+    except ValueError as error:
+        raise OutputError(f"cannot write {str(path)!r}: {error}; choose another name with -o") from None
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        raise from_os_error(error, str(path), "write") from None
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write {path}: directory {path.parent} is not writable; choose another place with -o")
+    return path
+
+
+def _try_lock(descriptor: int) -> bool:
+    """Take an exclusive lock without waiting; a system without file locks counts as locked."""
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        # NFS and some network file systems refuse flock; the atomic rename still holds there.
+        return True
+    return True
+
+
+def _same_file(descriptor: int, path: Path) -> bool:
+    """Whether the name still leads to the open file: the previous holder may have removed it in between."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return False
+    mine = os.fstat(descriptor)
+    return (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino)
+
+
+@contextmanager
+def output_lock(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Keep every other process from writing `path` until the block ends.
+
+    Args:
+        path: The output file; the lock is a hidden file beside it.
+
+    Raises:
+        OutputError: Another process holds the lock.
+    """
+    path = Path(os.path.realpath(path))
+    lock = _beside(path, "lock")
+    descriptor = _open_lock(path, lock)
+    try:
+        # A writer that was killed leaves its temporary file behind.
+        with suppress(OSError):
+            _beside(path, "part").unlink()
+        yield
+    finally:
+        with suppress(OSError):
+            lock.unlink()
+        os.close(descriptor)
+
+
+def _open_lock(path: Path, lock: Path) -> int:
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+    while True:
+        try:
+            descriptor = os.open(lock, flags, 0o644)
+        except OSError as error:
+            raise from_os_error(error, str(path), "write") from None
+        if not _try_lock(descriptor):
+            os.close(descriptor)
+            raise OutputError(
+                f"{path} is being written by another process (it holds {lock}); wait, or use another name"
+            )
+        if _same_file(descriptor, lock):
+            return descriptor
+        os.close(descriptor)
+
+
+def _sync_directory(directory: Path) -> None:
+    # Windows cannot open a directory; there the rename itself is what the system offers.
+    if os.name != "posix":
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def atomic_output(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """A binary file that takes the place of `path` when the block ends well, and leaves no trace when it does not.
+
+    Args:
+        path: Where the file is to appear. Call it under `output_lock` when other processes may write it too.
+
+    Raises:
+        NoSpaceError: The file system is full.
+        OutputError: The file cannot be created, written or renamed.
+
+    Example:
+        >>> import tempfile, os
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     with atomic_output(os.path.join(directory, "a.bin")) as file:
+        ...         _ = file.write(b"done")
+        ...     os.listdir(directory)
+        ['a.bin']
+    """
+    # A link is written through: its target is replaced, the link stays.
+    path = Path(os.path.realpath(path))
+    part = _beside(path, "part")
+    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+    try:
+        descriptor = os.open(part, flags | getattr(os, "O_BINARY", 0), 0o666)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+            _sync_directory(path.parent)
+        except BaseException:
+            with suppress(OSError):
+                part.unlink()
+            raise
+    except OutputError:
+        raise
+    except OSError as error:
+        raise from_os_error(error, str(path), "write") from None

@@ -1,0 +1,143 @@
+"""Pictures in: any file imageio reads, exactly as deep as it is stored; and the one definition of PSNR."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .faults import InputError
+from .png import Array, read_16_bit, read_header
+
+__all__ = ["Picture", "psnr", "read"]
+
+MAX_PIXELS = 2**31
+
+
+class Picture(NamedTuple):
+    """A picture exactly as deep as it is stored."""
+
+    pixels: Array
+    """uint8 or uint16, [height, width, channels]; channels: grey, grey and alpha, RGB or RGBA."""
+
+    @property
+    def bits(self) -> int:
+        """8 or 16 per sample."""
+        return self.pixels.itemsize * 8
+
+    def fingerprint(self) -> str:
+        """SHA-256 over size, depth and pixels."""
+        sha = hashlib.sha256(f"{self.pixels.shape} {self.bits}\n".encode())
+        sha.update(np.ascontiguousarray(self.pixels).tobytes())
+        return sha.hexdigest()
+
+    def normalised(self, index: Array | slice = slice(None)) -> Array:
+        """Float32 samples in [-1, 1] of the pixels named by flat index, [N, channels]."""
+        flat = self.pixels.reshape(-1, self.pixels.shape[2])[index]
+        return flat.astype(np.float32) * np.float32(2 / np.iinfo(self.pixels.dtype).max) - np.float32(1)
+
+
+def read(path: str | os.PathLike[str]) -> Picture:
+    """Read a picture: 8 or 16 bits, grey or colour, with or without alpha; of an animation the first frame.
+
+    Args:
+        path: The file. A rotation noted by the camera (EXIF) is applied.
+
+    Raises:
+        InputError: The file is missing, empty, damaged, or holds no picture of a supported kind.
+    """
+    data = _load(path)
+    header = read_header(data)
+    if header is not None and header.width * header.height > MAX_PIXELS:
+        raise InputError(f"cannot read {path}: its header claims {header.width}x{header.height} pixels; crop it first")
+    try:
+        pixels = read_16_bit(data) if header is not None and header.bits == 16 else _imageio(path)
+    except InputError as error:
+        raise InputError(f"cannot read {path}: {error}") from None
+    except MemoryError:
+        raise InputError(f"cannot read {path}: the picture does not fit in memory; scale it down first") from None
+    return Picture(_as_stored(path, pixels))
+
+
+def _load(path: str | os.PathLike[str]) -> bytes:
+    try:
+        if os.path.isdir(path):
+            raise InputError(f"cannot read {path}: it is a directory; give an image file")
+        with open(path, "rb") as file:
+            data = file.read()
+    except FileNotFoundError:
+        raise InputError(f"cannot read {path}: no such file; check the name") from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"cannot read {str(path)!r}: {getattr(error, 'strerror', None) or error}") from None
+    if not data:
+        raise InputError(f"cannot read {path}: the file is empty")
+    return data
+
+
+def _imageio(path: str | os.PathLike[str]) -> Array:
+    import warnings
+
+    import imageio.v3 as iio
+
+    # Decoders raise whatever they like on damaged files (struct.error, SyntaxError, zlib.error, KeyError ...), and warn
+    # about decompression bombs; all of it means the same to the user.
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", category=_bomb_warning())
+            return np.asarray(_first_frame(iio, path))
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001
+        detail = " ".join(str(error).split()) or type(error).__name__
+        if any(words in detail for words in ("Could not find a backend", "cannot identify", "can not handle")):
+            detail = "not an image, or damaged; PNG, JPEG, TIFF, WebP, BMP and GIF are known"
+        raise InputError(detail[:200]) from None
+
+
+def _bomb_warning() -> type[Warning]:
+    from PIL import Image
+
+    return Image.DecompressionBombWarning
+
+
+def _first_frame(iio: Any, path: str | os.PathLike[str]) -> Array:
+    if str(path).lower().endswith((".tif", ".tiff")):
+        return iio.imread(path, index=0)
+    try:
+        return iio.imread(path, index=0, plugin="pillow", rotate=True)
+    except (OSError, TypeError) as error:
+        if not any(words in str(error) for words in ("identify", "can not handle")):
+            raise
+        return iio.imread(path, index=0)
+
+
+def _as_stored(path: str | os.PathLike[str], pixels: Array) -> Array:
+    """Check what the decoder returned and give it the shape [height, width, channels]."""
+    if pixels.dtype == np.bool_:
+        pixels = pixels.astype(np.uint8) * np.uint8(255)
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise InputError(f"cannot read {path}: samples of type {pixels.dtype}; save it with 8 or 16 bits per channel")
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, None]
+    if pixels.ndim != 3 or not 1 <= pixels.shape[2] <= 4:
+        raise InputError(f"cannot read {path}: shape {pixels.shape} is not a picture of 1 to 4 channels")
+    if pixels.size == 0:
+        raise InputError(f"cannot read {path}: the picture has no pixels ({pixels.shape[1]}x{pixels.shape[0]})")
+    return np.ascontiguousarray(pixels)
+
+
+def psnr(mean_squared_error: float) -> float:
+    """Peak signal-to-noise ratio in dB for samples in [0, 1].
+
+    Args:
+        mean_squared_error: Mean over all samples, prediction clipped to [0, 1].
+
+    Returns:
+        -10 log10 of the error; infinity for an exact fit.
+    """
+    return -10 * math.log10(mean_squared_error) if mean_squared_error > 0 else math.inf
