@@ -115,15 +115,18 @@ def _parse(name: str, inputs: list[str], outputs: list[str]) -> Derivative:
     return Derivative(name, outputs.index(output), tuple(sorted(inputs.index(axis) for axis in along)))
 
 
-def axis_directions(axes: Sequence[int], like: Tensor) -> Tensor:  # [K, D]
-    """Unit vectors along `axes` of the input space of `like` [..., D], in its dtype, on its device."""
-    return torch.eye(like.shape[-1], dtype=like.dtype, device=like.device)[list(axes)]
+def axis_directions(axes: Sequence[int], size: int, like: Tensor) -> Tensor:  # [K, size]
+    """Unit vectors along `axes` of a space of `size` dimensions, in the dtype and on the device of `like`."""
+    identity = torch.eye(size, dtype=like.dtype, device=like.device)
+    if list(axes) == list(range(size)):
+        return identity
+    # Indexing by a list would copy from the host, which a CUDA graph cannot capture.
+    return torch.stack([identity[axis] for axis in axes])
 
 
-def pair_forms(pairs: Sequence[tuple[int, int]], count: int, like: Tensor) -> Tensor:  # [R, K, K]
+def pair_forms(pairs: Sequence[tuple[int, int]], count: int, like: Tensor) -> Tensor:  # [R, count, count]
     """One symmetric form per pair (k, j) of `count` directions, whose result is D_k D_j."""
-    forms = torch.zeros(len(pairs), count, count, dtype=like.dtype, device=like.device)
-    for r, (k, j) in enumerate(pairs):
-        forms[r, k, j] += 0.5
-        forms[r, j, k] += 0.5
-    return forms
+    left = axis_directions([k for k, _ in pairs], count, like)  # [R, count]
+    right = axis_directions([j for _, j in pairs], count, like)
+    form = left[:, :, None] * right[:, None, :]
+    return (form + form.mT) / 2

@@ -3,10 +3,33 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+
+class Parameters(NamedTuple):
+    """What a module hands to the engine: raw parameters as nn.Linear holds them, omega not folded in."""
+
+    weights: list[Tensor]
+    """One [n_out, n_in] per layer."""
+    biases: list[Tensor]
+    """One [n_out] per layer; zeros where a layer has none."""
+    omegas: list[float]
+    """One per sine layer: one fewer than weights, or as many when outermost_linear is False."""
+    outermost_linear: bool = True
+    """False: the last layer is a sine layer too."""
+    precision: str | None = None
+    """Precision of hidden products, None for the one in force."""
+
+
+class SirenModule(Protocol):
+    """The protocol of public operators: any module that can spell itself as Parameters."""
+
+    def siren_parameters(self) -> Parameters:
+        """The network as it is now."""
+        ...
 
 
 class Grads(NamedTuple):
@@ -59,11 +82,6 @@ class Network:
         """L, the number of hidden matrices: the sine layers less the first."""
         return len(self.omegas) - 1
 
-    @property
-    def parameter_count(self) -> int:
-        """Numbers held in weights and biases."""
-        return sum((n_in + 1) * n_out for n_in, n_out in zip(self.widths, self.widths[1:]))
-
     @classmethod
     def from_parameters(cls, weights: Sequence[Tensor], biases: Sequence[Tensor], omegas: Sequence[float]) -> "Network":
         """Describe the network that raw parameters spell, after checking that they fit each other.
@@ -72,6 +90,7 @@ class Network:
             weights: one [n_out, n_in] per layer, as nn.Linear holds them, the linear output layer last.
             biases: one [n_out] per layer.
             omegas: one float per sine layer, so one fewer than there are weights.
+
         Raises:
             TypeError: a parameter is no floating-point tensor, or dtypes differ.
             ValueError: counts, shapes or devices do not fit.
@@ -92,7 +111,7 @@ def check_parameters(weights: Sequence[Tensor], biases: Sequence[Tensor], omegas
     for name, group, rank in (("weights", weights, 2), ("biases", biases, 1)):
         for i, tensor in enumerate(group):
             _check_tensor(f"{name}[{i}]", tensor, rank, like=weights[0])
-    for i, (weight, bias) in enumerate(zip(weights, biases)):
+    for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         if i and weight.shape[1] != weights[i - 1].shape[0]:
             raise ValueError(f"weights[{i}]: got shape {tuple(weight.shape)}, expected (.., {weights[i - 1].shape[0]})")
         if bias.shape[0] != weight.shape[0]:

@@ -1,0 +1,115 @@
+"""Which engine serves a request at the least cost: the rules and the cost formulas, in one place.
+
+Costs are counted in units of one N x H x H matrix product per hidden layer. The first and the output layer cost D / H
+and O / H of a unit and are left out, since every engine pays them alike.
+"""
+
+from enum import Enum
+from typing import NamedTuple
+
+from .jet import Request
+from .network import Network
+
+
+class Engine(Enum):
+    """The exact algorithms: they give the same numbers at different cost."""
+
+    VALUE = "value"
+    """The network alone."""
+    T = "T"
+    """A jet pushed forward: value, K tangents, R second-order channels."""
+    A = "A"
+    """Value and reverse Jacobian of C outputs."""
+    TXA = "TxA"
+    """Tangents and adjoints contracted layer by layer: value, reverse Jacobian, all second derivatives."""
+
+
+class Plan(NamedTuple):
+    """The engine chosen for a request, and those passed over."""
+
+    engine: Engine
+    alternatives: tuple[Engine, ...]
+
+
+# Engines that can serve a request of the order that is the index; the first wins ties, because a jet is one sweep that
+# needs the current layer alone at inference.
+SERVING = ((Engine.VALUE,), (Engine.T, Engine.A), (Engine.T, Engine.TXA))
+
+
+def choose(request: Request, algorithm: str | None = None) -> Plan:
+    """Plan the cheapest engine for `request`, or the one that `algorithm` names.
+
+    Raises:
+        ValueError: `algorithm` is unknown or does not reach the order of the request.
+    """
+    serving = SERVING[request.order]
+    if algorithm is None:
+        engine = min(serving, key=lambda candidate: forward_units(candidate, request))
+    else:
+        engine = _named(algorithm, serving)
+    return Plan(engine, tuple(other for other in serving if other is not engine))
+
+
+def _named(algorithm: str, serving: tuple[Engine, ...]) -> Engine:
+    for engine in serving:
+        if engine.value == algorithm:
+            return engine
+    accepted = ", ".join(repr(engine.value) for engine in serving)
+    raise ValueError(f"algorithm: got {algorithm!r}, expected None or one of {accepted} for this request")
+
+
+def forward_units(engine: Engine, request: Request) -> int:
+    """Matrix products per hidden layer of one evaluation."""
+    match engine:
+        case Engine.VALUE:
+            return 1
+        case Engine.T:
+            return 1 + request.directions + request.forms
+        case Engine.A:
+            return 1 + request.outputs
+        case Engine.TXA:
+            return 1 + request.curved + request.outputs
+
+
+def train_units(engine: Engine, request: Request) -> int:
+    """Matrix products per hidden layer of evaluation and backward: each has one for data and one for weights."""
+    return 3 * forward_units(engine, request)
+
+
+def nested_units(request: Request) -> int:
+    """Matrix products per hidden layer of nested `torch.autograd.grad`, one walk per output and curved direction."""
+    if request.order == 0:
+        return 1
+    return 1 + request.outputs * (1 + 2 * request.curved)
+
+
+def kept_elements(engine: Engine, request: Request, network: Network) -> int:
+    """Numbers per point that a backward pass works on: phases, tangents p, channels q and adjoints a of all layers.
+
+    Constant directions are assumed: then layer 0 has no p and q of its own, and the topmost adjoint is constant.
+    """
+    hidden = network.widths[1:-1]
+    phases, above, below = sum(hidden), sum(hidden[1:]), sum(hidden[:-1])
+    match engine:
+        case Engine.VALUE:
+            return phases
+        case Engine.T:
+            return phases + (request.directions + request.forms) * above
+        case Engine.A:
+            return phases + request.outputs * below
+        case Engine.TXA:
+            return phases + request.curved * above + request.outputs * below
+
+
+def nested_elements(request: Request, network: Network) -> int:
+    """Numbers per point that nested autograd saves for the same result; fitted to measurements at equal widths."""
+    layers, width = len(network.omegas), sum(network.widths[1:-1]) / len(network.omegas)
+    d, o, hidden = request.curved, request.outputs, layers - 1
+    match request.order:
+        case 0:
+            count = 2 * layers
+        case 1:
+            count = (2 + 3 * o) * layers
+        case _:
+            count = 2 * layers + o * ((3 + 7 * d) * hidden + 3 + 4 * d)
+    return round(count * width)

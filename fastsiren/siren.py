@@ -1,0 +1,197 @@
+"""The canonical module: a SIREN whose forward is one fused operation."""
+
+import itertools
+import math
+
+import torch
+from torch import Tensor, nn
+
+from . import functional
+from .engine.network import Parameters
+from .init import Scheme, initialize, scheme
+
+PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
+
+
+class SineLayer(nn.Module):
+    """sin(omega_0 * (W h + b)) around an nn.Linear; Siren reads its parts and does not call it.
+
+    Args:
+        linear: the layer that holds W and b.
+        omega_0: frequency factor; it multiplies weight and bias together.
+        is_first: whether it is the first layer of its network, which has its own initial weights.
+    """
+
+    def __init__(self, linear: nn.Linear, *, omega_0: float, is_first: bool = False) -> None:
+        super().__init__()
+        self.omega_0 = omega_0
+        self.is_first = is_first
+        self.linear = linear
+
+    @property
+    def in_features(self) -> int:
+        """Width of the input."""
+        return self.linear.in_features
+
+    @property
+    def out_features(self) -> int:
+        """Width of the output."""
+        return self.linear.out_features
+
+    def forward(self, h: Tensor) -> Tensor:  # [..., n_in] -> [..., n_out]
+        """Evaluate this layer alone, in plain torch."""
+        return torch.sin(self.omega_0 * self.linear(h))
+
+    def extra_repr(self) -> str:
+        """The omega of this layer."""
+        return f"omega_0={self.omega_0:g}, is_first={self.is_first}"
+
+
+class Siren(nn.Module):
+    """An MLP with sine activations: h = sin(omega (W h + b)), the last layer linear.
+
+    The whole network is evaluated in one operation, so hooks on inner layers do not fire. Parameters keep the names
+    and, for the same seed, the values of the authors' notebook.
+
+    Args:
+        in_features: number D of coordinates.
+        hidden_features: width H of every sine layer.
+        hidden_layers: number of H x H layers after the first one; 0 leaves one sine layer.
+        out_features: number O of outputs.
+        outermost_linear: False makes the last layer a sine layer too.
+        first_omega_0: omega of the first layer, the bandwidth of the network.
+        hidden_omega_0: omega of the other sine layers.
+        bias: whether layers have a bias.
+        init: how initial parameters are drawn, a name of `fastsiren.init.SCHEMES` or a Scheme.
+        precision: of hidden products, "fp32", "tf32", "fp16" or "bf16"; None takes the one in force.
+        device: where parameters are made.
+        dtype: floating-point type of the parameters.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: an argument is out of range.
+
+    Example:
+        >>> import torch, fastsiren
+        >>> net = fastsiren.Siren(2, 32, 2, 3)
+        >>> net(torch.rand(5, 4, 2)).shape
+        torch.Size([5, 4, 3])
+        >>> list(net.state_dict())[:2], list(net.state_dict())[-1]
+        (['net.0.linear.weight', 'net.0.linear.bias'], 'net.3.bias')
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int,
+        hidden_layers: int,
+        out_features: int,
+        *,
+        outermost_linear: bool = True,
+        first_omega_0: float = 30.0,
+        hidden_omega_0: float = 30.0,
+        bias: bool = True,
+        init: str | Scheme = "siren",
+        precision: str | None = None,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.in_features = _count("in_features", in_features, least=1)
+        self.hidden_features = _count("hidden_features", hidden_features, least=1)
+        self.hidden_layers = _count("hidden_layers", hidden_layers, least=0)
+        self.out_features = _count("out_features", out_features, least=1)
+        self.outermost_linear = _flag("outermost_linear", outermost_linear)
+        self.first_omega_0 = _omega("first_omega_0", first_omega_0)
+        self.hidden_omega_0 = _omega("hidden_omega_0", hidden_omega_0)
+        self.init = init
+        scheme(init)
+        self.precision = _precision(precision)
+        widths = [self.in_features, *[self.hidden_features] * (self.hidden_layers + 1), self.out_features]
+        make = {"bias": _flag("bias", bias), "device": _device(device), "dtype": _dtype(dtype)}
+        # Parameters start undrawn, since each scheme has its own order of draws.
+        linears = [nn.utils.skip_init(nn.Linear, n_in, n_out, **make) for n_in, n_out in itertools.pairwise(widths)]
+        self.net = nn.Sequential(*self._layers(linears))
+        self.reset_parameters()
+
+    def _layers(self, linears: list[nn.Linear]) -> list[nn.Module]:
+        """Wrap all layers but a linear last one into sine layers."""
+        sines = len(linears) - int(self.outermost_linear)
+        omegas = [self.first_omega_0, *[self.hidden_omega_0] * (sines - 1)]
+        wrapped = [SineLayer(linears[i], omega_0=omega, is_first=i == 0) for i, omega in enumerate(omegas)]
+        return [*wrapped, *linears[sines:]]
+
+    def _linears(self) -> list[nn.Linear]:
+        return [layer.linear if isinstance(layer, SineLayer) else layer for layer in self.net]  # type: ignore[misc]
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew by the scheme `init`."""
+        initialize(
+            self._linears(), self.init, hidden_omega_0=self.hidden_omega_0, outermost_linear=self.outermost_linear
+        )
+
+    def siren_parameters(self) -> Parameters:
+        """The network as it is now; what every operator of fastsiren asks a module for."""
+        linears = self._linears()
+        weights = [linear.weight for linear in linears]
+        biases = [
+            linear.weight.new_zeros(linear.out_features) if linear.bias is None else linear.bias for linear in linears
+        ]
+        omegas = [float(layer.omega_0) for layer in self.net if isinstance(layer, SineLayer)]
+        return Parameters(weights, biases, omegas, self.outermost_linear, self.precision)
+
+    def forward(self, x: Tensor) -> Tensor:  # [..., D] -> [..., O]
+        """Evaluate the network at coordinates of any leading shape."""
+        weights, biases, omegas, outermost_linear, precision = self.siren_parameters()
+        return functional.siren(
+            x, weights, biases, omegas=omegas, outermost_linear=outermost_linear, precision=precision
+        )
+
+    def extra_repr(self) -> str:
+        """Sizes and omegas, and what differs from the defaults."""
+        text = f"{self.in_features}, {self.hidden_features}, {self.hidden_layers}, {self.out_features}"
+        text += f", first_omega_0={self.first_omega_0:g}, hidden_omega_0={self.hidden_omega_0:g}"
+        if not self.outermost_linear:
+            text += ", outermost_linear=False"
+        return text if self.precision is None else f"{text}, precision={self.precision!r}"
+
+
+def _count(name: str, given: int, *, least: int) -> int:
+    if isinstance(given, bool) or not isinstance(given, int):
+        raise TypeError(f"{name}: got {given!r} of type {type(given).__name__}, expected an int")
+    if given < least:
+        raise ValueError(f"{name}: got {given}, expected an int >= {least}")
+    return given
+
+
+def _flag(name: str, given: bool) -> bool:
+    if not isinstance(given, bool):
+        raise TypeError(f"{name}: got {given!r} of type {type(given).__name__}, expected True or False")
+    return given
+
+
+def _omega(name: str, given: float) -> float:
+    if isinstance(given, bool) or not isinstance(given, (int, float)):
+        raise TypeError(f"{name}: got {given!r} of type {type(given).__name__}, expected a number")
+    if not math.isfinite(given) or given == 0:
+        raise ValueError(f"{name}: got {given!r}, expected a finite number other than zero")
+    return float(given)
+
+
+def _precision(given: str | None) -> str | None:
+    if given is not None and given not in PRECISIONS:
+        raise ValueError(f"precision: got {given!r}, expected None or one of {', '.join(map(repr, PRECISIONS))}")
+    return given
+
+
+def _device(given: torch.device | str | int | None) -> torch.device:
+    return torch.get_default_device() if given is None else torch.device(given)
+
+
+def _dtype(given: torch.dtype | None) -> torch.dtype:
+    dtype = torch.get_default_dtype() if given is None else given
+    if not isinstance(dtype, torch.dtype):
+        raise TypeError(f"dtype: got {given!r} of type {type(given).__name__}, expected a torch.dtype")
+    if not dtype.is_floating_point:
+        raise ValueError(f"dtype: got {dtype}, expected a floating-point dtype")
+    return dtype
