@@ -14,7 +14,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
@@ -29,6 +29,7 @@ WARNINGS = ["-Wall", "-Wextra"]
 SHARED = ["-bundle", "-undefined", "dynamic_lookup"] if sys.platform == "darwin" else ["-shared"]
 NINJA_FILE = """\
 ninja_required_version = 1.5
+builddir = {folder}
 cxx = {cxx}
 cxxflags = {cxxflags}
 ldflags = {ldflags}
@@ -107,13 +108,13 @@ def quoted(arguments: list[str]) -> str:
     return shlex.join(arguments).replace("$", "$$")
 
 
-def escaped(path: Path | str) -> str:
+def escaped(path: str) -> str:
     """Escape a path for a build line of a ninja file."""
-    return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
+    return path.replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
 
 
-def ninja_file(sources: list[Path], objects: Path, target: Path) -> str:
-    """Write out the build: one edge per source and one link.
+def ninja_file(sources: list[str], folder: str, target: str) -> str:
+    """Write out the build: one edge per source and one link, all paths relative to the project.
 
     Only bindings.cpp sees the headers of Python and pybind11. They lie in another temporary folder at each isolated
     build, and in the flags of all files they would make every build a full one.
@@ -123,16 +124,16 @@ def ninja_file(sources: list[Path], objects: Path, target: Path) -> str:
     cxx = compiler()
     openmp = ["-fopenmp"] if accepts(cxx, "-fopenmp") else []
     python = quoted([f"-I{pybind11.get_include()}", f"-I{sysconfig.get_paths()['include']}"])
-    edges, outputs = [], []
+    edges, objects = [], []
     for source in sources:
-        output = escaped(objects / source.relative_to(ROOT).with_suffix(".o"))
-        includes = f"\n  includes = {python}" if source.name == "bindings.cpp" else ""
-        edges.append(f"build {output}: compile {escaped(source)}{includes}")
-        outputs.append(output)
-    edges.append(f"build {escaped(target)}: link {' '.join(outputs)}")
+        objects.append(escaped(str(PurePosixPath(folder, source).with_suffix(".o"))))
+        includes = f"\n  includes = {python}" if PurePosixPath(source).name == "bindings.cpp" else ""
+        edges.append(f"build {objects[-1]}: compile {escaped(source)}{includes}")
+    edges.append(f"build {escaped(target)}: link {' '.join(objects)}")
     return NINJA_FILE.format(
+        folder=escaped(folder),
         cxx=quoted(cxx),
-        cxxflags=quoted([*CXXFLAGS, *openmp, *WARNINGS, f"-I{ROOT / 'csrc'}"]),
+        cxxflags=quoted([*CXXFLAGS, *openmp, *WARNINGS, "-Icsrc"]),
         ldflags=quoted([*SHARED, "-pthread", *openmp]),
         edges="\n".join(edges),
     )
@@ -159,16 +160,16 @@ class NinjaBuild(build_ext):
 
     def compiled(self, ext: Extension) -> Path:
         """Run ninja and return the built library."""
-        folder = ROOT / "build" / f"{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
-        folder.mkdir(parents=True, exist_ok=True)
-        target = folder / Path(self.get_ext_filename(ext.name)).name
-        text = ninja_file([ROOT / source for source in ext.sources], folder, target)
-        (folder / "build.ninja").write_text(text)
-        command = [ninja(), "-C", str(folder), *(["-j", str(self.parallel)] if self.parallel else [])]
-        done = subprocess.run(command)
+        folder = f"build/{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
+        target = f"{folder}/{Path(self.get_ext_filename(ext.name)).name}"
+        script = ROOT / folder / "build.ninja"
+        script.parent.mkdir(parents=True, exist_ok=True)
+        script.write_text(ninja_file(ext.sources, folder, target))
+        command = [ninja(), "-f", f"{folder}/build.ninja", *(["-j", str(self.parallel)] if self.parallel else [])]
+        done = subprocess.run(command, cwd=ROOT)
         if done.returncode:
             raise CompileError(f"{shlex.join(command)} failed with exit status {done.returncode}; its output is above")
-        return target
+        return ROOT / target
 
 
 setup(
