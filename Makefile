@@ -25,13 +25,14 @@ test: setup
 # mypy reads the package as a wheel has it: kernels/ and bench/ in their installed places.
 lint: setup
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	find csrc -name '*.cpp' -o -name '*.h' | xargs $(BIN)/clang-format --dry-run -Werror
 	rm -rf build/typed
 	$(BIN)/python setup.py -q build_py --build-lib build/typed
 	MYPYPATH=build/typed $(BIN)/mypy -p fastsiren
 
 bench: setup
-	$(BIN)/python -m fastsiren.bench
+	$(BIN)/python -m fastsiren.bench cpu
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info fastsiren/_C.*.so

@@ -1,0 +1,88 @@
+"""What every test stands on: fixed seeds, two threads, and the list of backends that must run."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+
+import hypothesis
+import numpy
+import pytest
+import torch
+
+import fastsiren
+
+try:
+    from fastsiren.engine import backends
+except ImportError:
+    backends = None
+
+THREADS = 2
+# A backend named here must run: one that cannot fails its tests with the reason, it never skips them.
+NAMES = os.environ.get("FASTSIREN_TEST_BACKENDS", "reference,cpp").split(",")
+WANTED = [name.strip() for name in NAMES if name.strip()]
+
+hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, database=None, print_blob=True)
+hypothesis.settings.load_profile("fixed")
+
+
+def isa() -> str:
+    """Return the instruction sets of the C++ engine, the active one first named."""
+    if backends.missing("cpp"):
+        return "none"
+    from fastsiren import _C
+
+    return f"{_C.isa_active()} (of {', '.join(_C.isa_available())})"
+
+
+def pytest_configure() -> None:
+    """Set the process up before any test module is imported."""
+    torch.set_num_threads(THREADS)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def pytest_report_header() -> list[str]:
+    """Say what this run tests: a green run means nothing without it."""
+    if backends is None:
+        return []
+    missing = {name: backends.missing(name) for name in WANTED}
+    said = [f"{name} (MISSING: {reason})" if reason else name for name, reason in missing.items()]
+    return [
+        f"fastsiren {fastsiren.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads",
+        f"backends: {', '.join(said) or 'none'}; ISA: {isa()}",
+    ]
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Start every test from the same random state."""
+    random.seed(0)
+    numpy.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def poisoned() -> Iterator[None]:
+    """Fill memory that torch leaves uninitialised with NaN, so that reading it shows."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(before)
+
+
+@pytest.fixture(params=WANTED)
+def backend(request: pytest.FixtureRequest, poisoned: None) -> Iterator[str]:
+    """Run a test once per wanted backend, which is active meanwhile; a missing one is a failure."""
+    reason = backends.missing(request.param)
+    if reason:
+        pytest.fail(f"backend {request.param!r} is to be tested and cannot run: {reason}", pytrace=False)
+    with fastsiren.use_backend(request.param):
+        yield request.param
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run that tests no backend at all."""
+    if not WANTED:
+        session.exitstatus = pytest.ExitCode.USAGE_ERROR
