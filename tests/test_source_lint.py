@@ -143,7 +143,7 @@ LEVELS = [
 ]
 # An implementation never imports another one, nor the reference.
 IMPLEMENTATIONS = {
-    "reference": {"fastsiren.engine.reference"},
+    "reference": {"fastsiren.engine.reference", "fastsiren.engine.recurrences"},
     "cpp": {"fastsiren.engine.cpp", "fastsiren._C"},
     "triton": {"fastsiren.engine.triton", "fastsiren.kernels"},
 }
@@ -224,14 +224,14 @@ def test_kernels_import_nothing_of_the_package():
     assert outside == {}
 
 
-def test_reference_imports_torch_only():
-    path = ROOT / "fastsiren" / "engine" / "reference.py"
-    nodes = list(ast.walk(ast.parse(path.read_text())))
+@pytest.mark.parametrize("module", sorted(IMPLEMENTATIONS["reference"]))
+def test_reference_imports_torch_only(module):
+    nodes = list(ast.walk(ast.parse(MODULES[module].read_text())))
     direct = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     origins = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
     outside = {name.split(".")[0] for name in direct | origins} - set(sys.stdlib_module_names)
     assert outside <= {"torch", "fastsiren"}
-    assert set(imports("fastsiren.engine.reference", path)) <= {"fastsiren.engine.network"}
+    assert set(imports(module, MODULES[module])) <= {"fastsiren.engine.network", *IMPLEMENTATIONS["reference"]}
 
 
 def objects(part: str) -> list[Path]:
