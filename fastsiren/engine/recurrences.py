@@ -1,8 +1,8 @@
 """The recurrences in plain torch, on rows of points: the mathematics of the backend "reference".
 
 Written for clarity: one line is one equation, numbered as in kernels/README.md. Forward (`*_sweep`) and backward
-(`*_reverse`) are explicit, with no autograd inside and nothing in place, so torch.func.vjp, jvp and vmap, forward-mode AD
-and torch.compile go through all of it.
+(`*_reverse`) are explicit, with no autograd inside and nothing in place, so torch.func.vjp, jvp and vmap, forward-mode
+AD and torch.compile go through all of it.
 
 Letters: N points, D coordinates, I inputs and H units of a layer, O outputs, K directions, R forms, C combinations.
 theta phase, h = sin theta, t tangents, s second-order channels, p = A t, q = A s, a adjoints; a bar is a cotangent.
@@ -30,7 +30,7 @@ class Params(NamedTuple):
 
     def sine_layers(self) -> list[tuple[Tensor, Tensor, float]]:
         """(W, b, omega) of every sine layer, first to last."""
-        return list(zip(self.weights, self.biases, self.omegas))
+        return list(zip(self.weights[:-1], self.biases[:-1], self.omegas, strict=True))
 
     def output(self, h: Tensor) -> Tensor:
         """(4): y = W_o h + b_o."""
@@ -87,7 +87,7 @@ class Layer(NamedTuple):
 
 
 def value_sweep(x: Tensor, net: Params) -> tuple[Tensor, list[Layer]]:
-    """y [N, O] and every sine layer."""
+    """Return y [N, O] and every sine layer."""
     layers, h = [], x
     for W, b, omega in net.sine_layers():
         theta = omega * F.linear(h, W, b)  # (1)
@@ -101,7 +101,7 @@ def value_reverse(y_bar: Tensor, layers: list[Layer], net: Params, need_params: 
     bars = ParameterBars(need_params)
     bars.add(1.0, (y_bar, layers[-1].sine))
     h_bar = y_bar @ net.weights[-1]  # (5)
-    for (W, _, omega), layer in zip(net.sine_layers()[::-1], layers[::-1]):
+    for (W, _, omega), layer in zip(net.sine_layers()[::-1], layers[::-1], strict=True):
         theta_bar = layer.cosine * h_bar  # (8)
         bars.add(omega, (theta_bar, layer.h))
         h_bar = theta_bar @ (omega * W)  # (11)
@@ -116,7 +116,7 @@ def value_second_reverse(
     x: Tensor,
     net: Params,
 ) -> tuple[Tensor, Tensor, ParameterBars]:
-    """y_dot [N, O], the derivative of y along (x_dot, W_dots, b_dots), and the gradients of <y_bar, y_dot>.
+    """Return y_dot [N, O], the derivative of y along (x_dot, W_dots, b_dots), and the gradients of <y_bar, y_dot>.
 
     Engine T with one direction, whose tangent enters at x and at every layer; None is a zero tangent.
     """
@@ -138,7 +138,8 @@ def value_second_reverse(
     bars.add(1.0, (torch.zeros_like(y_bar), h), (y_bar, t))
     t_bar = y_bar @ net.weights[-1]  # (5)
     h_bar = torch.zeros_like(t_bar) if W_dots[-1] is None else y_bar @ W_dots[-1]
-    for (h, t, sine, cosine, p), W_dot, W, omega in reversed(list(zip(layers, W_dots, net.weights, net.omegas))):
+    for l, (W, _, omega) in reversed(list(enumerate(net.sine_layers()))):
+        (h, t, sine, cosine, p), W_dot = layers[l], W_dots[l]
         p_bar = cosine * t_bar  # (7)
         theta_bar = cosine * h_bar - sine * t_bar * p  # (8)
         bars.add(omega, (theta_bar, h), (p_bar, t))
@@ -192,10 +193,10 @@ def jet_reverse(
 ) -> tuple[Tensor, Tensor, Tensor, ParameterBars]:
     """x_bar [N, D], V_bar [K, N, D], M_bar like M and the cotangents of the parameters, from those of (y, T, S)."""
     bars = ParameterBars(need_params)
-    bars.add(1.0, *zip(bar, last))
+    bars.add(1.0, *zip(bar, last, strict=True))
     h_bar, t_bar, s_bar = (channel @ net.weights[-1] for channel in bar)  # (5)
     M_bar = torch.zeros_like(M)
-    for (W, _, omega), (h, t, s, sine, cosine, p, q) in zip(net.sine_layers()[::-1], layers[::-1]):
+    for (W, _, omega), (h, t, s, sine, cosine, p, q) in zip(net.sine_layers()[::-1], layers[::-1], strict=True):
         A, Mp, w = omega * W, apply_forms(M, p), sine * s_bar
         u = (Mp * p).sum(1)  # (2)
         q_bar = cosine * s_bar  # (6)
@@ -220,17 +221,18 @@ class Tangents(NamedTuple):
 
 def adjoint_sweep(E: Tensor, layers: list[Layer], net: Params) -> tuple[Tensor, list[Tensor]]:
     """J [C, N, D], and the adjoint a [C, N, H] of every sine layer; N is 1 in the last one where E is shared."""
-    a, adjoints = E @ net.weights[-1], []  # (13)
-    for (W, _, omega), layer in zip(net.sine_layers()[::-1], layers[::-1]):
+    a = E @ net.weights[-1]  # (13)
+    adjoints: list[Tensor] = []
+    for (W, _, omega), layer in zip(net.sine_layers()[::-1], layers[::-1], strict=True):
         adjoints.insert(0, a)
         a = (layer.cosine * a) @ (omega * W)  # (14), (15)
     return a, adjoints
 
 
 def tangent_sweep(V: Tensor, layers: list[Layer], net: Params) -> tuple[list[Tensor], list[Tensor]]:
-    """t [K, N, I] and p [K, N, H] of every sine layer."""
+    """Return t [K, N, I] and p [K, N, H] of every sine layer."""
     t, tangents, slopes = V, [], []
-    for (W, _, omega), layer in zip(net.sine_layers(), layers):
+    for (W, _, omega), layer in zip(net.sine_layers(), layers, strict=True):
         tangents.append(t)
         slopes.append(t @ (omega * W).mT)  # (1)
         t = layer.cosine * slopes[-1]  # (3)
@@ -240,7 +242,7 @@ def tangent_sweep(V: Tensor, layers: list[Layer], net: Params) -> tuple[list[Ten
 def second_derivatives(layers: list[Layer], adjoints: list[Tensor], slopes: list[Tensor]) -> Tensor:
     """(19): H [N, C, K, K] of every combination over every pair of directions."""
     total = torch.zeros((), dtype=adjoints[0].dtype, device=adjoints[0].device)
-    for layer, a, p in zip(layers, adjoints, slopes):
+    for layer, a, p in zip(layers, adjoints, slopes, strict=True):
         total = total - torch.einsum("cknm,jnm->nckj", (layer.sine * a).unsqueeze(1) * p, p)
     return symmetric(total)
 
@@ -254,8 +256,8 @@ def adjoint_reverse(
     net: Params,
     need_params: bool,
     tangents: Tangents | None = None,
-) -> tuple[Tensor, Tensor | None, Tensor, ParameterBars]:
-    """x_bar [N, D], V_bar [K, N, D] (None without tangents), E_bar [C, N, O] and the parameters' cotangents."""
+) -> tuple[Tensor, Tensor, Tensor, ParameterBars]:
+    """x_bar [N, D], V_bar [K, N, D] (K = 0 without tangents), E_bar [C, N, O] and the parameters' cotangents."""
     a_bar, a_bars, early = J_bar, [], []
     for l, (W, _, omega) in enumerate(net.sine_layers()):
         (_, sine, cosine), a = layers[l], adjoints[l]
@@ -270,7 +272,7 @@ def adjoint_reverse(
     bars = ParameterBars(need_params)
     bars.add(1.0, (y_bar, layers[-1].sine), (E, a_bar))  # (23)
     E_bar, h_bar = a_bar @ net.weights[-1].mT, y_bar @ net.weights[-1]  # (23)
-    t_bar = None if tangents is None else torch.zeros_like(tangents.p[-1])
+    t_bar = J_bar[:0] if tangents is None else torch.zeros_like(tangents.p[-1])
     for l, (W, _, omega) in reversed(list(enumerate(net.sine_layers()))):
         (h, sine, cosine), a = layers[l], adjoints[l]
         theta_bar, pairs = cosine * h_bar + early[l], [(cosine * a, a_bars[l])]  # (18), (22)

@@ -1,15 +1,16 @@
 """Backend "reference": every pass in plain torch, for any dtype, device and leading shape.
 
-The mathematics is in recurrences.py; here are shapes, scaling of seeds, losses and grids. No autograd, nothing in place:
-torch.func.vjp, jvp and vmap, forward-mode AD and torch.compile go through every function but `grid_fwd`, and the op layer
-ends its chain of derivatives that way.
+The mathematics is in recurrences.py; here are shapes, scaling of seeds, losses and grids. No autograd, nothing in
+place: torch.func.vjp, jvp and vmap, forward-mode AD and torch.compile go through every function but `grid_fwd`, and the
+op layer ends its chain of derivatives that way.
 
 Arguments: x [..., D], directions [K, D] or [..., K, D], forms [R, K, K] or [..., R, K, K], combinations [C, O] or
 [..., C, O]; results and their cotangents have the leading dimensions of x. Results are fresh and contiguous.
+Arguments are taken to fit each other: they are checked at the public edge.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ GRID_CHUNK = 1 << 16
 
 
 def value_fwd(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], omegas: Sequence[float]) -> Tensor:
-    """y [..., O]."""
+    """Return y [..., O]."""
     net, h = Params(weights, biases, omegas), _rows(x)
     for W, b, omega in net.sine_layers():
         h = torch.sin(omega * torch.nn.functional.linear(h, W, b))  # (1), (3)
@@ -78,7 +79,7 @@ def jet_fwd(
     biases: Sequence[Tensor],
     omegas: Sequence[float],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """y [..., O], T [..., K, O] along the directions, and S [..., R, O], the forms of second derivatives along them."""
+    """Return y [..., O], T [..., K, O] along the directions, and S [..., R, O], their second-order forms."""
     sigma, V = _seed_scale(omegas), _channels(directions)
     (y, T, S), _ = rec.jet_sweep(_rows(x), V / sigma, _forms(forms), Params(weights, biases, omegas))
     return _unfold(y, x), _unfold_channels(T * sigma, x), _unfold_channels(S * sigma**2, x)
@@ -112,7 +113,7 @@ def jet_bwd(
 def adjoint_fwd(
     x: Tensor, combinations: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], omegas: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
-    """y [..., O] and J [..., C, D], the gradients of the combinations of outputs."""
+    """Return y [..., O] and J [..., C, D], the gradients of the combinations of outputs."""
     net = Params(weights, biases, omegas)
     y, layers = rec.value_sweep(_rows(x), net)
     J, _ = rec.adjoint_sweep(_channels(combinations), layers, net)
@@ -136,9 +137,7 @@ def adjoint_bwd(
     net, E = Params(weights, biases, omegas), _channels(combinations)
     _, layers = rec.value_sweep(_rows(x), net)
     _, adjoints = rec.adjoint_sweep(E, layers, net)
-    x_bar, _, E_bar, bars = rec.adjoint_reverse(
-        _rows(y_bar), _channels(J_bar), E, layers, adjoints, net, need_params
-    )
+    x_bar, _, E_bar, bars = rec.adjoint_reverse(_rows(y_bar), _channels(J_bar), E, layers, adjoints, net, need_params)
     return bars.grads(_unfold(x_bar, x) if need_x else None, (_seed_bar(E_bar, combinations),) if need_seeds else ())
 
 
@@ -150,7 +149,7 @@ def sandwich_fwd(
     biases: Sequence[Tensor],
     omegas: Sequence[float],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """y [..., O], J [..., C, D] and H [..., C, K, K], second derivatives of the combinations along the directions."""
+    """Return y [..., O], J [..., C, D] and H [..., C, K, K], second derivatives along pairs of directions."""
     net, sigma = Params(weights, biases, omegas), _seed_scale(omegas)
     y, layers = rec.value_sweep(_rows(x), net)
     J, adjoints = rec.adjoint_sweep(_channels(combinations), layers, net)
@@ -185,6 +184,138 @@ def sandwich_bwd(
     )
     seeds = (_seed_bar(V_bar / sigma, directions), _seed_bar(E_bar, combinations)) if need_seeds else ()
     return bars.grads(_unfold(x_bar, x) if need_x else None, seeds)
+
+
+def loss_fwd(
+    kind: str,
+    x: Tensor,
+    target: Tensor | None,  # [..., O] or, for gradients, [..., O, D]; None for the eikonal loss
+    weight: Tensor | None,  # [...]
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    omegas: Sequence[float],
+    *,
+    need_params: bool,
+    reduction: str,
+) -> tuple[Tensor, Grads]:
+    """Loss [] and its gradients for the parameters; kinds are "value", "gradient", "laplacian" and "eikonal".
+
+    The sum over points and outputs of weight * residual^2, divided by their number for reduction "mean".
+    """
+    net, points, outputs = Params(weights, biases, omegas), _rows(x), weights[-1].shape[0]
+    count = points.shape[0] * outputs if reduction == "mean" else 1
+    w = 1.0 if weight is None else _rows(weight, 0).unsqueeze(-1)  # [N, 1]
+    residual, slope, reverse = _LOSSES[kind](points, target, net)
+    loss = (w * residual.square()).sum() / count
+    bars = reverse(2 * w * slope / count, need_params)
+    return loss, bars.grads(None)
+
+
+# Each loss gives its residual r, the direction `slope` of the cotangent of the quantity q, d(r^2) = 2 slope . dq, and
+# the function from that cotangent to those of the parameters.
+_Loss = tuple[Tensor, Tensor, Callable[[Tensor, bool], rec.ParameterBars]]
+
+
+def _value_loss(x: Tensor, target: Tensor | None, net: Params) -> _Loss:
+    y, layers = rec.value_sweep(x, net)
+    residual = y - _rows(_present(target))  # [N, O]
+    return residual, residual, lambda y_bar, wanted: rec.value_reverse(y_bar, layers, net, wanted)[-1]
+
+
+def _gradient_loss(x: Tensor, target: Tensor | None, net: Params) -> _Loss:
+    J, reverse = _jacobian(x, net)
+    residual = J - _channels(_present(target))  # [O, N, D]
+    return residual, residual, reverse
+
+
+def _eikonal_loss(x: Tensor, target: Tensor | None, net: Params) -> _Loss:
+    J, reverse = _jacobian(x, net)
+    norm = torch.linalg.vector_norm(J, dim=-1, keepdim=True)  # [O, N, 1]
+    # At norm 0 the gradient of the norm is taken as 0, as torch does: J / 1.
+    unit = J / torch.where(norm == 0, torch.ones_like(norm), norm)
+    return norm - 1, (norm - 1) * unit, reverse
+
+
+def _laplacian_loss(x: Tensor, target: Tensor | None, net: Params) -> _Loss:
+    sigma, eye = _seed_scale(net.omegas), torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+    layers: list[rec.JetLayer] = []
+    outputs, last = rec.jet_sweep(x, eye.unsqueeze(1) / sigma, eye.unsqueeze(0), net, layers)
+    residual = outputs.s * sigma**2 - _rows(_present(target))  # [1, N, O]
+
+    def reverse(S_bar: Tensor, wanted: bool) -> rec.ParameterBars:
+        bar = rec.Channels(torch.zeros_like(outputs.h), torch.zeros_like(outputs.t), S_bar * sigma**2)
+        return rec.jet_reverse(bar, last, layers, eye.unsqueeze(0), net, wanted)[-1]
+
+    return residual, residual, reverse
+
+
+def _jacobian(x: Tensor, net: Params) -> tuple[Tensor, Callable[[Tensor, bool], rec.ParameterBars]]:
+    """J [O, N, D] of every output, and the function from its cotangent to those of the parameters."""
+    E = torch.eye(net.weights[-1].shape[0], dtype=x.dtype, device=x.device).unsqueeze(1)
+    y, layers = rec.value_sweep(x, net)
+    J, adjoints = rec.adjoint_sweep(E, layers, net)
+
+    def reverse(J_bar: Tensor, need_params: bool) -> rec.ParameterBars:
+        return rec.adjoint_reverse(torch.zeros_like(y), J_bar, E, layers, adjoints, net, need_params)[-1]
+
+    return J, reverse
+
+
+def _present(target: Tensor | None) -> Tensor:
+    """The target of a loss that needs one."""
+    if target is None:
+        raise ValueError("target: got None, expected a tensor (only the eikonal loss has none)")
+    return target
+
+
+_LOSSES = {
+    "value": _value_loss,
+    "gradient": _gradient_loss,
+    "laplacian": _laplacian_loss,
+    "eikonal": _eikonal_loss,
+}
+
+
+@torch.no_grad()
+def grid_fwd(
+    origin: Sequence[float],
+    step: Sequence[float],
+    start: Sequence[int],
+    shape: Sequence[int],
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    omegas: Sequence[float],
+    *,
+    out: Tensor,
+    gain: float,
+    offset: float,
+) -> None:
+    """Write gain * y + offset of a dense grid into out [prod(shape), O], the first axis slowest.
+
+    Index i of axis a has the coordinate origin[a] + step[a] * (start[a] + i), in float64, then rounded to the dtype of
+    the parameters. An integer `out` takes 0..1 as its full scale: clamped, rounded half to even, NaN to 0.
+    """
+    axes = [
+        (origin[a] + step[a] * torch.arange(start[a], start[a] + n, dtype=torch.float64)).to(weights[0])
+        for a, n in enumerate(shape)
+    ]
+    for first in range(0, out.shape[0], GRID_CHUNK):
+        rows = torch.arange(first, min(first + GRID_CHUNK, out.shape[0]), device=weights[0].device)
+        columns: list[Tensor] = []
+        for axis in reversed(axes):
+            columns.insert(0, axis[rows % len(axis)])
+            rows = rows // len(axis)
+        y = value_fwd(torch.stack(columns, -1), weights, biases, omegas)
+        out[first : first + len(y)] = _encode(y, gain, offset, out.dtype)
+
+
+def _encode(y: Tensor, gain: float, offset: float, dtype: torch.dtype) -> Tensor:
+    """Levels of an integer dtype, or gain * y + offset as it is."""
+    levels = {torch.uint8: 255, torch.uint16: 65535}.get(dtype)
+    scaled = gain * y.to(torch.promote_types(y.dtype, torch.float32)) + offset
+    if levels is None:
+        return scaled.to(dtype)
+    return (torch.where(scaled.isnan(), 0.0, scaled.clamp(0, 1)) * levels).round().to(dtype)
 
 
 def _rows(tensor: Tensor, core: int = 1) -> Tensor:
