@@ -119,9 +119,11 @@ def ninja_file(sources: list[str], folder: str, target: str) -> str:
     Only bindings.cpp sees the headers of Python and pybind11. They lie in another temporary folder at each isolated
     build, and in the flags of all files they would make every build a full one.
     """
-    import pybind11
-
     cxx = compiler()
+    try:
+        import pybind11
+    except ImportError as error:
+        raise CompileError("pybind11 was not found: pip install pybind11") from error
     openmp = ["-fopenmp"] if accepts(cxx, "-fopenmp") else []
     python = quoted([f"-I{pybind11.get_include()}", f"-I{sysconfig.get_paths()['include']}"])
     edges, objects = [], []

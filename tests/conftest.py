@@ -12,28 +12,23 @@ import pytest
 import torch
 
 import fastsiren
-
-try:
-    from fastsiren.engine import backends
-except ImportError:
-    backends = None
+from fastsiren.engine import backends
 
 THREADS = 2
 # A backend named here must run: one that cannot fails its tests with the reason, it never skips them.
 NAMES = os.environ.get("FASTSIREN_TEST_BACKENDS", "reference,cpp").split(",")
 WANTED = [name.strip() for name in NAMES if name.strip()]
 
-hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, database=None, print_blob=True)
+# The fixtures below hold for all examples of a test: none needs to be made anew between two of them.
+hypothesis.settings.register_profile(
+    "fixed",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow],
+)
 hypothesis.settings.load_profile("fixed")
-
-
-def isa() -> str:
-    """Return the instruction sets of the C++ engine, the active one first named."""
-    if backends.missing("cpp"):
-        return "none"
-    from fastsiren import _C
-
-    return f"{_C.isa_active()} (of {', '.join(_C.isa_available())})"
 
 
 def pytest_configure() -> None:
@@ -45,13 +40,12 @@ def pytest_configure() -> None:
 
 def pytest_report_header() -> list[str]:
     """Say what this run tests: a green run means nothing without it."""
-    if backends is None:
-        return []
     missing = {name: backends.missing(name) for name in WANTED}
+    isa = ", ".join(backends.status().isa) or "none"
     said = [f"{name} (MISSING: {reason})" if reason else name for name, reason in missing.items()]
     return [
         f"fastsiren {fastsiren.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads",
-        f"backends: {', '.join(said) or 'none'}; ISA: {isa()}",
+        f"backends: {', '.join(said) or 'none'}; ISA, the active one first: {isa}",
     ]
 
 
