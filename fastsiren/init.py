@@ -62,8 +62,9 @@ class Scheme:
 
 @dataclass(frozen=True)
 class Uniform:
-    """The rule of a uniform draw in +-bound. A class, not a closure, so that modules holding a Scheme can be pickled."""
+    """The rule of a uniform draw in +-bound."""
 
+    # A class and named functions, not closures, so that a module that holds a Scheme can be pickled.
     bound: float | Callable[[Fan], float]
 
     def __call__(self, tensor: Tensor, fan: Fan) -> None:

@@ -133,8 +133,8 @@ class Siren(nn.Module):
     def siren_parameters(self) -> Parameters:
         """The network as it is now; what every operator of fastsiren asks a module for."""
         linears = self._linears()
-        weights = [linear.weight for linear in linears]
-        biases = [
+        weights: list[Tensor] = [linear.weight for linear in linears]
+        biases: list[Tensor] = [
             linear.weight.new_zeros(linear.out_features) if linear.bias is None else linear.bias for linear in linears
         ]
         omegas = [float(layer.omega_0) for layer in self.net if isinstance(layer, SineLayer)]

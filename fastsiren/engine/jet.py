@@ -115,6 +115,36 @@ def _parse(name: str, inputs: list[str], outputs: list[str]) -> Derivative:
     return Derivative(name, outputs.index(output), tuple(sorted(inputs.index(axis) for axis in along)))
 
 
+class Merged(NamedTuple):
+    """What one pass has to deliver for a list of derivatives; all sorted, each once."""
+
+    axes: list[int]
+    """Inputs along which anything is derived."""
+    curved: list[int]
+    """Inputs that occur in a second derivative."""
+    pairs: list[tuple[int, int]]
+    """Pairs of inputs of the second derivatives."""
+    outputs: list[int]
+    """Outputs that are derived."""
+
+    @property
+    def request(self) -> Request:
+        """The counts of it."""
+        return Request(len(self.axes), len(self.curved), len(self.pairs), max(1, len(self.outputs)))
+
+
+def merge(derivatives: Sequence[Derivative]) -> Merged:
+    """Gather everything that a list of derivatives needs into one pass."""
+    derived = [derivative for derivative in derivatives if derivative.axes]
+    pairs = {(derivative.axes[0], derivative.axes[1]) for derivative in derived if len(derivative.axes) == 2}
+    return Merged(
+        axes=sorted({axis for derivative in derived for axis in derivative.axes}),
+        curved=sorted({axis for pair in pairs for axis in pair}),
+        pairs=sorted(pairs),
+        outputs=sorted({derivative.output for derivative in derived}),
+    )
+
+
 def axis_directions(axes: Sequence[int], size: int, like: Tensor) -> Tensor:  # [K, size]
     """Unit vectors along `axes` of a space of `size` dimensions, in the dtype and on the device of `like`."""
     identity = torch.eye(size, dtype=like.dtype, device=like.device)

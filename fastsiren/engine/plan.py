@@ -4,10 +4,11 @@ Costs are counted in units of one N x H x H matrix product per hidden layer. The
 and O / H of a unit and are left out, since every engine pays them alike.
 """
 
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import NamedTuple
 
-from .jet import Request
+from .jet import Request, merge, parse_derivatives
 from .network import Network
 
 
@@ -56,6 +57,37 @@ def _named(algorithm: str, serving: tuple[Engine, ...]) -> Engine:
             return engine
     accepted = ", ".join(repr(engine.value) for engine in serving)
     raise ValueError(f"algorithm: got {algorithm!r}, expected None or one of {accepted} for this request")
+
+
+_OPERATORS: dict[str, Callable[[int, int], Request]] = {
+    "value": lambda d, o: Request(outputs=o),
+    "jacobian": lambda d, o: Request(directions=d, outputs=o),
+    "laplacian": lambda d, o: Request(directions=d, curved=d, forms=1, outputs=o),
+    "hessian": lambda d, o: Request(directions=d, curved=d, forms=d * (d + 1) // 2, outputs=o),
+    "directional": lambda d, o: Request(directions=1, curved=1, forms=1, outputs=o),
+}
+_OPERATORS |= {
+    "value_and_jacobian": _OPERATORS["jacobian"],
+    "value_mse": _OPERATORS["value"],
+    "gradient_mse": _OPERATORS["jacobian"],
+    "laplacian_mse": _OPERATORS["laplacian"],
+    "eikonal": _OPERATORS["jacobian"],
+}
+
+
+def read_request(request: str | Sequence[str], n_in: int, n_out: int) -> Request:
+    """The counts of an operator by name, over all inputs and outputs, or of a list of derivatives by name."""
+    if isinstance(request, str):
+        if request not in _OPERATORS:
+            raise ValueError(f"request: got {request!r}, expected a list of names or one of {', '.join(_OPERATORS)}")
+        return _OPERATORS[request](n_in, n_out)
+    # Which input has which name does not change the cost, so names are taken as they come.
+    inputs = list(dict.fromkeys(axis for name in request for axis in name.split("__")[1:]))
+    outputs = list(dict.fromkeys(name.split("__")[0] for name in request))
+    for what, found, most in (("inputs", inputs, n_in), ("outputs", outputs, n_out)):
+        if len(found) > most:
+            raise ValueError(f"request: got {len(found)} {what} {found}, expected at most {most} as the network has")
+    return merge(parse_derivatives(request, inputs or ["x"], outputs)).request
 
 
 def forward_units(engine: Engine, request: Request) -> int:
@@ -113,3 +145,23 @@ def nested_elements(request: Request, network: Network) -> int:
         case _:
             count = 2 * layers + o * ((3 + 7 * d) * hidden + 3 + 4 * d)
     return round(count * width)
+
+
+def describe(title: str, request: Request, network: Network, plan: Plan, *, itemsize: int, backend: str) -> str:
+    """The text of explain(): the engine chosen, its cost beside the alternatives, the bytes, the backend."""
+    rows = [(f"engine {plan.engine.value}", *_costs(plan.engine, request, network, itemsize))]
+    for other in plan.alternatives:
+        rows.append((f"instead of {other.value}", *_costs(other, request, network, itemsize)))
+    nested = nested_units(request)
+    rows.append(("instead of autograd", nested, 3 * nested, itemsize * nested_elements(request, network)))
+    sizes = " -> ".join(map(str, network.widths))
+    lines = [f"{title} of {sizes}; {request.outputs} of {network.out_features} outputs derived; backend {backend}"]
+    lines.append(f"{'':20}{'forward':>10}{'train':>10}{'kept':>16}")
+    lines += [f"{label:20}{forward:>10}{train:>10}{kept:>10} B/point" for label, forward, train, kept in rows]
+    lines.append("forward, train: N x H x H products per hidden layer; kept: what backward works on, per point")
+    return "\n".join(lines)
+
+
+def _costs(engine: Engine, request: Request, network: Network, itemsize: int) -> tuple[int, int, int]:
+    kept = itemsize * kept_elements(engine, request, network)
+    return forward_units(engine, request), train_units(engine, request), kept

@@ -1,0 +1,88 @@
+"""Checks of arguments at the public edge: each error names the argument, what was given and what is accepted."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .network import Parameters, SirenModule
+
+
+def unpack(net: SirenModule) -> Parameters:
+    """Ask a module for its parameters.
+
+    Raises:
+        TypeError: the module does not follow the protocol.
+    """
+    method = getattr(net, "siren_parameters", None)
+    if not callable(method) or isinstance(net, type):
+        raise TypeError(
+            f"net: got {net.__name__ + ' itself' if isinstance(net, type) else type(net).__name__}, expected a "
+            "fastsiren.Siren or a module with a method siren_parameters() -> fastsiren.engine.network.Parameters"
+        )
+    return method()
+
+
+def check_coordinates(x: Tensor, params: Parameters) -> None:
+    """Raise unless `x` is [..., D] in the dtype and on the device of the parameters."""
+    weight = params.weights[0]
+    check_tensor("x", x, like=weight, of="the parameters")
+    if x.ndim < 1 or x.shape[-1] != weight.shape[-1]:
+        raise ValueError(f"x: got shape {tuple(x.shape)}, expected (..., {weight.shape[-1]}) as the network has inputs")
+
+
+def check_tensor(name: str, given: Tensor, *, like: Tensor, of: str) -> None:
+    """Raise unless `given` is a tensor with the dtype and device of `like`, which belongs to `of`."""
+    if not isinstance(given, Tensor):
+        raise TypeError(f"{name}: got {type(given).__name__}, expected a torch.Tensor")
+    if given.dtype != like.dtype:
+        raise TypeError(f"{name}: got dtype {given.dtype}, expected {like.dtype} as {of}")
+    if given.device != like.device:
+        raise ValueError(f"{name}: got device {given.device}, expected {like.device} as {of}")
+
+
+def input_axes(dims: Sequence[int] | None, count: int) -> list[int]:
+    """Indices of the inputs that `dims` names, counted from the end when negative; all of them for None."""
+    if dims is None:
+        return list(range(count))
+    if isinstance(dims, (str, bytes)) or not isinstance(dims, Sequence):
+        raise TypeError(f"dims: got {dims!r} of type {type(dims).__name__}, expected None or a list of ints")
+    for axis in dims:
+        if isinstance(axis, bool) or not isinstance(axis, int):
+            raise TypeError(f"dims: got {axis!r} of type {type(axis).__name__}, expected ints")
+        if not -count <= axis < count:
+            raise ValueError(f"dims: got {axis}, expected ints in [{-count}, {count - 1}] as the network has inputs")
+    axes = [axis % count for axis in dims]
+    if not axes or len(set(axes)) != len(axes):
+        raise ValueError(f"dims: got {list(dims)}, expected at least one input, each once")
+    return axes
+
+
+def axis_weights(weights: Tensor | Sequence[float] | None, x: Tensor, count: int) -> Tensor | None:
+    """Weights as a tensor [count], or [..., count] with the leading shape of `x`."""
+    if weights is None:
+        return None
+    if not isinstance(weights, Tensor):
+        weights = torch.tensor([float(weight) for weight in weights], dtype=x.dtype, device=x.device)
+    check_tensor("weights", weights, like=x, of="x")
+    return _spread("weights", weights, x.shape[:-1], count)
+
+
+def direction(name: str, given: Tensor, x: Tensor) -> Tensor:
+    """A direction [D], or [..., D] with the leading shape of `x`."""
+    check_tensor(name, given, like=x, of="x")
+    return _spread(name, given, x.shape[:-1], x.shape[-1])
+
+
+def _spread(name: str, given: Tensor, leading: torch.Size, count: int) -> Tensor:
+    """`given` as it is when [count], else broadcast to [*leading, count]."""
+    if given.ndim >= 1 and given.shape[-1] == count and given.ndim <= len(leading) + 1:
+        if given.ndim == 1:
+            return given
+        try:
+            return given.broadcast_to((*leading, count))
+        except RuntimeError:
+            # Reported below, with the name of the argument.
+            pass
+    expected = f"({count},)" + (f" or broadcastable to {(*leading, count)}" if leading else "")
+    raise ValueError(f"{name}: got shape {tuple(given.shape)}, expected {expected}")
