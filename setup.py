@@ -25,7 +25,6 @@ FOLDERS = {"fastsiren.kernels": "kernels", "fastsiren.bench": "bench"}
 # Contraction is off because the kernels name each fused multiply-add: the same sum has the same bits in every ISA file.
 # No -ffast-math (it flushes subnormals for the whole process) and no -march=native (the ISA is chosen at run time).
 CXXFLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=off", "-pthread"]
-WARNINGS = ["-Wall", "-Wextra"]
 SHARED = ["-bundle", "-undefined", "dynamic_lookup"] if sys.platform == "darwin" else ["-shared"]
 NINJA_FILE = """\
 ninja_required_version = 1.5
@@ -64,31 +63,30 @@ def engine() -> Extension:
 
 
 def compiler() -> list[str]:
-    """Return the C++ compiler as an argument list: CXX, else the system's."""
-    command = shlex.split(os.environ.get("CXX", "c++"))
+    """Return the C++ compiler as an argument list: CXX, else the first that is there."""
     if sys.platform == "win32":
         raise CompileError("the C++ engine needs GCC or clang on Linux or macOS; the reference backend serves Windows")
-    if not command or shutil.which(command[0]) is None:
-        raise CompileError(
-            f"no C++ compiler: {shlex.join(command)!r} was not found; install g++ or clang++, or set CXX to one"
-        )
-    return command
+    wanted = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
+    for command in map(shlex.split, wanted):
+        if shutil.which(command[0]):
+            return command
+    raise CompileError(f"no C++ compiler: {', '.join(wanted)} not found; install g++ or clang++, or set CXX to one")
 
 
-def accepts(cxx: list[str], flag: str) -> bool:
-    """Tell whether the compiler builds and links a shared object with a flag; a compiler that builds nothing raises."""
+def accepted(cxx: list[str], *flags: str) -> list[str]:
+    """Return flags if the compiler builds a shared object with them, else none; one that builds nothing raises."""
 
-    def builds(*flags: str) -> subprocess.CompletedProcess[str]:
+    def build(*extra: str) -> subprocess.CompletedProcess[str]:
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder, "probe.cpp")
             source.write_text("int probe() { return 0; }\n")
-            command = [*cxx, "-std=c++17", "-fPIC", *SHARED, *flags, str(source), "-o", str(source.with_suffix(".so"))]
+            command = [*cxx, "-std=c++17", "-fPIC", *SHARED, *extra, str(source), "-o", str(source.with_suffix(".so"))]
             return subprocess.run(command, capture_output=True, text=True)
 
-    plain = builds()
+    plain = build()
     if plain.returncode:
         raise CompileError(f"the C++ compiler {shlex.join(cxx)!r} does not build C++17: {plain.stderr.strip()}")
-    return builds(flag).returncode == 0
+    return [] if build(*flags, "-Werror").returncode else list(flags)
 
 
 def ninja() -> str:
@@ -124,7 +122,9 @@ def ninja_file(sources: list[str], folder: str, target: str) -> str:
         import pybind11
     except ImportError as error:
         raise CompileError("pybind11 was not found: pip install pybind11") from error
-    openmp = ["-fopenmp"] if accepts(cxx, "-fopenmp") else []
+    openmp = accepted(cxx, "-fopenmp")
+    # GCC 12 warns of its own AVX-512 header (GCC bug 105593); clang has no such warning.
+    warnings = ["-Wall", "-Wextra", *accepted(cxx, "-Wno-maybe-uninitialized")]
     python = quoted([f"-I{pybind11.get_include()}", f"-I{sysconfig.get_paths()['include']}"])
     edges, objects = [], []
     for source in sources:
@@ -135,7 +135,7 @@ def ninja_file(sources: list[str], folder: str, target: str) -> str:
     return NINJA_FILE.format(
         folder=escaped(folder),
         cxx=quoted(cxx),
-        cxxflags=quoted([*CXXFLAGS, *openmp, *WARNINGS, "-Icsrc"]),
+        cxxflags=quoted([*CXXFLAGS, *openmp, *warnings, "-Icsrc"]),
         ldflags=quoted([*SHARED, "-pthread", *openmp]),
         edges="\n".join(edges),
     )
