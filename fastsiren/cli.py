@@ -1,0 +1,242 @@
+"""The command line: `fastsiren fit | render | info | demo | bench`.
+
+Exit codes: 0 done; 1 failed; 2 usage; 3 input damaged or refused; 4 non-finite values; 5 no space; 130 Ctrl-C; 141 closed
+pipe; 143 SIGTERM. An error is one line on standard error. Nothing heavy is imported before the options are understood.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+from . import __version__
+from .faults import Fault, OutputError, UsageError
+
+__all__ = ["main"]
+
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: Words after the program's name; default those of the process.
+
+    Returns:
+        The exit code.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    _terminate_cleanly()
+    try:
+        code = _dispatch(arguments)
+        sys.stdout.flush()
+        return code
+    except Fault as fault:
+        return _fail(str(fault), fault.exit_code)
+    except BrokenPipeError:
+        # Python would complain again when it flushes at exit; there is nobody left to read it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except MemoryError:
+        return _fail("out of memory; use a smaller --batch, --tile or --size", 1)
+    except RuntimeError as error:
+        text = " ".join(str(error).split())
+        if any(words in text for words in _OUT_OF_MEMORY):
+            return _fail("out of memory; use a smaller --batch, --tile or --size", 1)
+        return _fail(text, 1)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"fastsiren: error: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _terminate_cleanly() -> None:
+    """SIGTERM unwinds like an exception, so that temporary files are removed."""
+
+    def leave(number: int, frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if arguments[:1] == ["bench"]:
+        # Its options are its own.
+        from .bench.__main__ import main as bench
+
+        return int(bench(arguments[1:]) or 0)
+    options = _parser().parse_args(arguments)
+    if options.threads is not None:
+        _use_threads(options.threads)
+    return {"fit": _fit, "render": _render, "info": _info, "demo": _demo}[options.command](options)
+
+
+def _use_threads(count: int) -> None:
+    import torch
+
+    torch.set_num_threads(count)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors on one line, like those of every other kind."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"fastsiren: error: {message}; try '{self.prog} --help'\n")
+
+
+def _positive(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of 1 or more; got {text!r}")
+    return number
+
+
+def _size(text: str) -> tuple[int, int]:
+    """WIDTHxHEIGHT -> (height, width)."""
+    width, cross, height = text.lower().partition("x")
+    try:
+        shape = int(height), int(width)
+    except ValueError:
+        shape = (0, 0)
+    if not cross or min(shape) < 1:
+        raise argparse.ArgumentTypeError(f"must be WIDTHxHEIGHT, such as 2048x1536, both 1 or more; got {text!r}")
+    return shape
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="fastsiren", description="Pictures as functions of their coordinates: fit, render, differentiate."
+    )
+    parser.add_argument("--version", action="version", version=f"fastsiren {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    _add_fit(commands)
+    _add_render(commands)
+    _add_info(commands)
+    _add_demo(commands)
+    commands.add_parser("bench", help="measure speed and accuracy (see fastsiren bench --help)", add_help=False)
+    return parser
+
+
+Commands = argparse._SubParsersAction  # type: ignore[type-arg]
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default: all cores)")
+    parser.add_argument("--quiet", action="store_true", help="show no progress and no summary")
+
+
+def _add_fit(commands: Commands) -> None:
+    parser = commands.add_parser("fit", help="fit a network to a picture", description="Fit a network to a picture.")
+    parser.add_argument("image", help="picture to fit: grey, RGB or RGBA, 8 or 16 bits, any format imageio reads")
+    parser.add_argument("-o", "--out", required=True, metavar="FILE", help="checkpoint to write (.safetensors)")
+    add = parser.add_argument
+    add("--steps", type=int, metavar="N", help="training steps (default: 1500)")
+    add("--hidden", type=int, metavar="N", help="width of the layers (default: 256)")
+    add("--layers", type=int, metavar="N", help="hidden layers behind the first (default: 3)")
+    add("--lr", type=float, metavar="RATE", help="highest learning rate of Adam (default: 0.001)")
+    add("--omega", type=float, metavar="W", help="frequency factor of every sine layer (default: 30)")
+    add("--batch", type=int, metavar="N", help="pixels per step (default: 8192)")
+    add("--seed", type=int, metavar="N", help="of initial weights and pixel order (default: 0)")
+    add("--psnr", type=float, metavar="DB", help="stop when this PSNR is reached")
+    add("--resume", action="store_true", help="go on from FILE if it exists")
+    add("--overwrite", action="store_true", help="replace FILE by a new fit")
+    add("--compact", action="store_true", help="leave out what only --resume needs (a third of the size)")
+    add("--save-every", type=float, default=30.0, metavar="SECONDS", help="time between checkpoints (default: 30)")
+    add("--log", metavar="FILE", help="append every step's loss as JSON lines")
+    _add_common(parser)
+
+
+def _add_render(commands: Commands) -> None:
+    text = "Render a fitted picture at any size."
+    parser = commands.add_parser("render", help="render a fitted picture at any size", description=text)
+    parser.add_argument("checkpoint", help="file written by fastsiren fit")
+    parser.add_argument("-o", "--out", required=True, metavar="FILE", help="picture to write; - is standard output")
+    add = parser.add_argument
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--size", type=_size, metavar="WxH", help="width x height (default: as the original)")
+    size.add_argument("--scale", type=float, metavar="S", help="times the original size, such as 4")
+    add("--quantity", choices=("value", "gradient", "laplacian"), default="value", help="what to show (default: value)")
+    add("--format", metavar="NAME", help="png, tiff, jpg, webp, bmp, gif or npy (default: by the extension)")
+    add("--bits", type=int, choices=(8, 16), help="per channel (default: as the original where the format can)")
+    add("--tile", type=_positive, default=65536, metavar="N", help="points evaluated at a time (default: 65536)")
+    add("--overwrite", action="store_true", help="replace FILE")
+    add("--allow-nonfinite", action="store_true", help="write NaN and infinite points instead of refusing them")
+    _add_common(parser)
+
+
+def _add_info(commands: Commands) -> None:
+    text = "Show versions, backends and threads, or what a checkpoint holds."
+    parser = commands.add_parser("info", help="show versions and backends, or a checkpoint", description=text)
+    parser.add_argument("file", nargs="?", help="a checkpoint")
+    _add_common(parser)
+
+
+def _add_demo(commands: Commands) -> None:
+    text = "Fit a photograph, show it with its derivatives, and measure the speed on this machine."
+    parser = commands.add_parser("demo", help="fit a photograph and look at everything", description=text)
+    parser.add_argument("-o", "--out", default="demo", metavar="DIR", help="where the pictures go (default: demo)")
+    parser.add_argument("--image", metavar="FILE", help="another picture (default: a photograph of scikit-image)")
+    parser.add_argument("--quick", action="store_true", help="a smaller network and fewer steps: seconds, not minutes")
+    _add_common(parser)
+
+
+def _fit(options: argparse.Namespace) -> int:
+    from .problems import image
+
+    names = ("steps", "hidden", "layers", "lr", "omega", "batch", "seed")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    image.Settings(**given)
+    if options.resume and options.overwrite:
+        raise UsageError("--resume and --overwrite exclude each other: go on with the file, or replace it")
+    result = image.fit(
+        options.image,
+        out=options.out,
+        resume=options.resume,
+        overwrite=options.overwrite,
+        target=options.psnr,
+        progress=not options.quiet,
+        save_every=options.save_every,
+        compact=options.compact,
+        log=options.log,
+        **given,
+    )
+    if not options.quiet:
+        state = f"stopped at step {result.steps}, go on with --resume" if result.exit_code else f"{result.steps} steps"
+        print(f"{options.out}: PSNR {result.psnr:.2f} dB, {state}, {result.seconds:.1f} s")
+    return result.exit_code
+
+
+def _render(options: argparse.Namespace) -> int:
+    from . import render_command
+
+    return render_command.run(options)
+
+
+def _info(options: argparse.Namespace) -> int:
+    from . import info
+
+    print(info.machine() if options.file is None else info.checkpoint(options.file))
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from .problems import demo
+
+    try:
+        os.makedirs(options.out, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make directory {options.out}: {error.strerror}; choose another with -o") from None
+    print(demo.run(options.out, image=options.image, quick=options.quick, progress=not options.quiet))
+    return 0

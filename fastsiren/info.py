@@ -1,0 +1,77 @@
+"""The command `fastsiren info`: what runs on this machine, or what a checkpoint holds."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from typing import Any
+
+from . import __version__
+
+__all__ = ["checkpoint", "machine"]
+
+_PACKAGES = ("torch", "numpy", "imageio", "safetensors", "rich", "scikit-image", "triton")
+
+
+def machine() -> str:
+    """Versions, backends and why some are missing, instruction sets, threads."""
+    import torch
+
+    from .engine import backends
+
+    status = backends.status()
+    lines = [_line("fastsiren", f"{__version__}, Python {platform.python_version()}, {platform.system()}")]
+    lines += [_line("packages", ", ".join(f"{name} {_version(name)}" for name in _PACKAGES))]
+    for backend in status.backends:
+        used = backend.name == backends.resolve(None, torch.device("cpu"), torch.float32)
+        state = "available" + (", used on this CPU" if used else "") if backend.available else backend.reason
+        lines.append(_line(f"backend {backend.name}", state))
+    if status.isa:
+        lines.append(_line("instruction set", f"{status.isa[0]} used; available: {', '.join(sorted(status.isa))}"))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    lines.append(_line("threads", f"{torch.get_num_threads()} of {cores} cores"))
+    lines += [_line(name, value) for name, value in status.environment.items() if value is not None]
+    return "\n".join(lines)
+
+
+def checkpoint(path: str | os.PathLike[str]) -> str:
+    """Architecture, origin and quality of a checkpoint whose checksum holds."""
+    from .fit.checkpoint import load
+
+    net, description, state = load(path)
+    network = description["network"]
+    sizes = [network["in_features"], *[network["hidden_features"]] * (network["hidden_layers"] + 1)]
+    count = sum(p.numel() for p in net.parameters())
+    kept = "network and optimiser: --resume goes on" if state else "network only"
+    lines = [
+        _line("file", f"{path}, {os.path.getsize(path):,} bytes, written by fastsiren {description['version']}"),
+        _line("checksum", "SHA-256 ok"),
+        _line("network", f"{' -> '.join(map(str, [*sizes, network['out_features']]))}, {count:,} parameters"),
+        _line("omega", f"first {network['first_omega_0']:g}, hidden {network['hidden_omega_0']:g}"),
+        _line("contents", kept),
+    ]
+    return "\n".join(lines + (_image(description) if description.get("problem") == "image" else []))
+
+
+def _image(description: dict[str, Any]) -> list[str]:
+    """Lines about a fitted picture."""
+    image, settings, psnr = description["image"], description["settings"], description["psnr"]
+    training = f"step {description['step']} of {settings['steps']}, batch {settings['batch']}, lr {settings['lr']:g}"
+    kind = {1: "grey", 2: "grey and alpha", 3: "RGB", 4: "RGBA"}[image["channels"]]
+    return [
+        _line("picture", f"{image['width']}x{image['height']} {kind}, {image['bits']} bits per channel"),
+        _line("training", training),
+        _line("PSNR", "not measured yet" if psnr is None else f"{psnr:.2f} dB"),
+    ]
+
+
+def _line(name: str, value: str) -> str:
+    return f"{name:<18}{value}"
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,199 @@
+"""Decode a grid tile by tile, into an array or straight into a file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..faults import NonFiniteError, UsageError
+from ..files import atomic_output, check_output, output_lock
+from ..grids import Grid
+from ..progress import Progress
+from ..tensorfile import Array
+from .decode import Decoder
+from .picture import Painter, painter, quantise
+from .sinks import FORMATS, RAW_FORMATS, Sink, check_image, image_sink, npy_sink
+from .tiles import Tile, tiles
+
+__all__ = ["format_of", "render", "render_file", "render_stream"]
+
+# About a tenth of a second of work: small enough to stop quickly, large enough to keep every core busy.
+DEFAULT_TILE = 65536
+_PREVIEW = 128
+_SAME = {"tif": "tiff", "jpeg": "jpg"}
+
+
+def format_of(path: str | os.PathLike[str]) -> str:
+    """The file format an extension stands for.
+
+    Raises:
+        UsageError: Unknown extension.
+    """
+    extension = Path(path).suffix.lower().lstrip(".")
+    extension = _SAME.get(extension, extension)
+    if extension not in FORMATS:
+        given = f"'.{extension}'" if extension else "no extension"
+        raise UsageError(f"cannot tell the format of {path} ({given}); use one of {', '.join(FORMATS)}, or --format")
+    return extension
+
+
+def render(
+    net: nn.Module,
+    grid: Grid,
+    *,
+    out: Tensor | Array | str | os.PathLike[str] | None = None,
+    tile: int | None = None,
+    quantity: str = "value",
+    progress: bool = True,
+    overwrite: bool = False,
+) -> Tensor | Array | Path:
+    """Evaluate a network, or its derivatives, on a whole grid; coordinates of values are never stored.
+
+    Args:
+        net: A `Siren` or a converted module.
+        grid: Where to evaluate; see `fastsiren.grids.Grid`.
+        out: None makes a tensor; a floating-point tensor or array [*grid.shape, ...] is filled; a path is written as the
+            extension says (.npy holds the numbers themselves, picture formats expect values in [-1, 1]).
+        tile: Points evaluated at a time; default 65536. The numbers do not depend on it.
+        quantity: "value" [.., O], "gradient" [.., O, D] (the Jacobian) or "laplacian" [.., O].
+        progress: Show progress on standard error.
+        overwrite: Whether an existing file at `out` may be replaced.
+
+    Returns:
+        The tensor or array that was filled, or the path that was written.
+
+    Raises:
+        ValueError: Grid, quantity or the shape of `out` do not fit the network.
+        OutputError: The file cannot be written, or exists already.
+        NonFiniteError: A file was asked for and the network gives NaN or infinity.
+
+    Example:
+        >>> net = fastsiren.Siren(2, 16, 1, 3)
+        >>> fastsiren.render(net, fastsiren.grids.Grid.over((4, 6)), progress=False).shape
+        torch.Size([4, 6, 3])
+    """
+    if isinstance(out, (str, os.PathLike)):
+        return render_file(
+            net, grid, out, quantity=quantity, tile=tile or DEFAULT_TILE, progress=progress, overwrite=overwrite
+        )
+    decoder = Decoder(net, grid, quantity)
+    shape = (*grid.shape, *decoder.suffix)
+    target = torch.empty(shape, dtype=decoder.dtype, device=decoder.device) if out is None else torch.as_tensor(out)
+    if tuple(target.shape) != shape or not target.is_contiguous() or not target.is_floating_point():
+        raise ValueError(
+            f"out: must be contiguous, floating-point and of shape {shape}; got {target.dtype}, {tuple(target.shape)}"
+        )
+    flat = target.view(-1, *decoder.suffix)
+    with _shown(quantity, grid, progress) as shown:
+        for part in tiles(grid.shape, tile or DEFAULT_TILE):
+            decoder(part, flat[part.begin : part.end])
+            shown.update(part.end)
+    return target if out is None else out
+
+
+def render_file(
+    net: nn.Module,
+    grid: Grid,
+    path: str | os.PathLike[str],
+    *,
+    kind: str | None = None,
+    bits: int = 8,
+    quantity: str = "value",
+    tile: int = DEFAULT_TILE,
+    progress: bool = True,
+    overwrite: bool = False,
+    allow_nonfinite: bool = False,
+) -> Path:
+    """Evaluate a network on a grid straight into a file, which appears only when it is complete.
+
+    Args:
+        net: A `Siren` or a converted module.
+        grid: Where to evaluate; picture formats need two axes (rows, columns).
+        path: The file.
+        kind: One of `FORMATS`; default by the extension.
+        bits: 8 or 16 per sample of a picture.
+        quantity: "value", "gradient" (a picture shows direction as hue) or "laplacian" (a picture shows zero as grey).
+        tile: Points evaluated at a time.
+        progress: Show progress on standard error.
+        overwrite: Whether an existing file may be replaced.
+        allow_nonfinite: Write NaN and infinite points (as 0 in pictures) instead of refusing them.
+
+    Raises:
+        UsageError: The format cannot hold what is asked for.
+        OutputError: The file cannot be written; `NoSpaceError` when it does not fit.
+        NonFiniteError: The network gives NaN or infinity.
+    """
+    kind = kind or format_of(path)
+    target = check_output(path, overwrite=overwrite)
+    job = _Job(net, grid, kind, bits, quantity, tile)
+    with output_lock(target), atomic_output(target) as file:
+        job.write(file, progress=progress, allow_nonfinite=allow_nonfinite)
+    return target
+
+
+class _Job:
+    """A render whose request was checked, ready to be written to any binary stream."""
+
+    def __init__(self, net: nn.Module, grid: Grid, kind: str, bits: int, quantity: str, tile: int) -> None:
+        self.decoder = Decoder(net, grid, quantity)
+        self.grid, self.kind, self.bits, self.quantity, self.tile = grid, kind, bits, quantity, tile
+        self.painter: Painter | None = None
+        if grid.numel == 0:
+            raise UsageError(f"nothing to render: the size {grid.shape} has no points; give at least 1x1")
+        if kind not in RAW_FORMATS:
+            if len(grid.shape) != 2:
+                raise UsageError(f"a {kind} picture needs 2 axes, the network has {len(grid.shape)} inputs; use npy")
+            self.painter = painter(quantity, self._preview())
+            check_image(kind, grid.shape, channels=self.painter.channels, bits=bits)
+
+    def _preview(self) -> Array:
+        """Numbers of at most 128 x 128 points spread over the grid."""
+        if self.quantity == "value":
+            return np.empty((0, self.decoder.suffix[0]), np.float32)
+        strides = [max(1, n // _PREVIEW) for n in self.grid.shape]
+        shape = tuple(-(-n // stride) for n, stride in zip(self.grid.shape, strides, strict=True))
+        steps = tuple(step * stride for step, stride in zip(self.grid.step, strides, strict=True))
+        coarse = Decoder(self.decoder.net, Grid(shape, self.grid.origin, steps), self.quantity)
+        return np.concatenate([coarse(part).cpu().numpy() for part in tiles(shape, self.tile)])
+
+    def sink(self, file: IO[bytes]) -> Sink:
+        if self.painter is None:
+            dtype = np.dtype(str(self.decoder.dtype).removeprefix("torch."))
+            return npy_sink(file, (*self.grid.shape, *self.decoder.suffix), dtype)
+        return image_sink(file, self.kind, self.grid.shape, channels=self.painter.channels, bits=self.bits)
+
+    def write(self, file: IO[bytes], *, progress: bool, allow_nonfinite: bool) -> None:
+        """Decode every tile into the stream."""
+        sink = self.sink(file)
+        with _shown(self.quantity, self.grid, progress) as shown:
+            for part in tiles(self.grid.shape, self.tile):
+                numbers = self.decoder(part).cpu().numpy()
+                if not allow_nonfinite:
+                    self._refuse_nonfinite(numbers, part)
+                sink.write(numbers if self.painter is None else quantise(self.painter(numbers), self.bits))
+                shown.update(part.end)
+        sink.close()
+
+    def _refuse_nonfinite(self, numbers: Array, part: Tile) -> None:
+        bad = ~np.isfinite(numbers).reshape(len(numbers), -1).all(1)
+        if bad.any():
+            raise NonFiniteError(
+                f"the network gives NaN or infinity at {int(bad.sum())} of the first {part.end} points; fit it again, "
+                "or use --allow-nonfinite to write such points as they are (0 in pictures)"
+            )
+
+
+def _shown(quantity: str, grid: Grid, enabled: bool) -> Progress:
+    return Progress(f"render {quantity}", grid.numel, unit="Mpx", scale=1e6, enabled=enabled)
+
+
+def render_stream(net: nn.Module, grid: Grid, file: IO[bytes], **options: Any) -> None:
+    """Write to an open binary stream, such as standard output; see `render_file`."""
+    progress, allow = options.pop("progress"), options.pop("allow_nonfinite")
+    _Job(net, grid, **options).write(file, progress=progress, allow_nonfinite=allow)
+    file.flush()

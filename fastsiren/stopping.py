@@ -1,0 +1,54 @@
+"""Ctrl-C and SIGTERM ask for a stop; the work decides where it can stop well. A second Ctrl-C forces."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+__all__ = ["Stop", "stop_on_signals"]
+
+
+class Stop:
+    """Whether a stop was asked for, and by which signal."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __bool__(self) -> bool:
+        return self.signal is not None
+
+    @property
+    def exit_code(self) -> int:
+        """128 + signal number, as shells report it: 130 for Ctrl-C, 143 for SIGTERM; 0 without a stop."""
+        return 0 if self.signal is None else 128 + self.signal
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Stop]:
+    """Turn the first SIGINT or SIGTERM inside the block into a flag.
+
+    Outside the main thread, where Python sets no signal handlers, the flag simply stays down.
+    """
+    stop = Stop()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        stop.signal = number
+        # The next one acts as if this block were not there: Ctrl-C raises, SIGTERM ends the process.
+        signal.signal(number, previous[number])
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # A shell starts background jobs with SIGINT ignored; that stays as it is.
+    previous = {number: handler for number, handler in previous.items() if handler not in (signal.SIG_IGN, None)}
+    for number in previous:
+        signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
