@@ -1,0 +1,179 @@
+// Engine T of math.md: value, K tangents and R collapsed second-order channels in one sweep, and its adjoint.
+// In half turns: u = theta / pi, p and q likewise; c stands for pi cos(pi u), so that t = c p and s = c q - pi^2 h U.
+
+struct Shape {  // channels: 0 value, 1 .. K tangents, 1 + K .. K + R second order
+  int64_t K, R, n_terms;
+  const Term* terms;
+  INLINE int64_t channels() const { return 1 + K + R; }
+};
+
+// (2): the form r of the slopes p, at one vector; p [k] stands at slope + k * step.
+template <class V>
+INLINE typename V::R form(const Shape& s, int64_t r, const typename V::T* slope, int64_t step, const typename V::T* coef) {
+  typename V::R u = V::set(0);
+  for (int64_t t = 0; t < s.n_terms; t++) {
+    if (s.terms[t].form != r) continue;
+    typename V::R pp = V::mul(V::load(slope + s.terms[t].k * step), V::load(slope + s.terms[t].j * step));
+    u = V::fma(V::load(coef + t * PT<V>), pp, u);
+  }
+  return u;
+}
+
+// sum over terms of form r of d(p_k p_j)/dp_i, i.e. twice the i-th row of the form times p
+template <class V>
+INLINE typename V::R form_slope(const Shape& s, int64_t r, int64_t i, const typename V::T* slope, int64_t step,
+                                const typename V::T* coef) {
+  typename V::R d = V::set(0);
+  for (int64_t t = 0; t < s.n_terms; t++) {
+    const Term& term = s.terms[t];
+    if (term.form != r) continue;
+    if (term.k == i) d = V::fma(V::load(coef + t * PT<V>), V::load(slope + term.j * step), d);
+    if (term.j == i) d = V::fma(V::load(coef + t * PT<V>), V::load(slope + term.k * step), d);
+  }
+  return d;
+}
+
+// (1) to (3) on `rows` units from row: products in z [channel][MR][PT] to the next layer's channels, and what the adjoint needs:
+// saved channel 0 is c, then p^k and q^r.
+template <class V, bool SAVE>
+INLINE void activate(const Shape& s, const typename V::T* z, const typename V::T* bias, int64_t row, int64_t rows,
+                     const typename V::T* coef, const Planes<typename V::T>& out, const Planes<typename V::T>& saved, int64_t g) {
+  using T = typename V::T;
+  constexpr int64_t ZC = V::MR * PT<V>;
+  for (int64_t i = 0; i < rows; i++) {
+    for (int v = 0; v < V::NV; v++) {
+      const T* zi = z + (i * V::NV + v) * V::L;
+      const int64_t o = ((row + i) * V::NV + v) * V::L;
+      typename V::R u = V::load(zi), h, c;
+      if (bias) u = V::add(u, V::set(bias[row + i]));
+      if (!SAVE && s.K == 0) {
+        V::store(out.at(0, g) + o, sinpi<V>(u));
+        continue;
+      }
+      sincospi<V>(u, h, c);
+      c = V::mul(c, V::set(T(PI)));
+      V::store(out.at(0, g) + o, h);
+      if (SAVE) V::store(saved.at(0, g) + o, c);
+      for (int64_t k = 1; k <= s.K; k++) {
+        typename V::R p = V::load(zi + k * ZC);
+        V::store(out.at(k, g) + o, V::mul(c, p));
+        if (SAVE) V::store(saved.at(k, g) + o, p);
+      }
+      const typename V::R bend = V::mul(h, V::set(T(PI2)));
+      for (int64_t r = 0; r < s.R; r++) {
+        typename V::R q = V::load(zi + (1 + s.K + r) * ZC), U = form<V>(s, r, zi + ZC, ZC, coef + v * V::L);
+        V::store(out.at(1 + s.K + r, g) + o, V::fms(c, q, V::mul(bend, U)));
+        if (SAVE) V::store(saved.at(1 + s.K + r, g) + o, q);
+      }
+    }
+  }
+}
+
+// (6) to (9): cotangents of a sine layer's channels in z [channel][MR][PT] to those of its phases. M_bar [terms][PT] when wanted.
+template <class V>
+INLINE void activate_bwd(const Shape& s, const typename V::T* z, int64_t row, int64_t rows, const typename V::T* coef,
+                         const Planes<typename V::T>& hidden, const Planes<typename V::T>& saved, const Planes<typename V::T>& left,
+                         typename V::T* M_bar, int64_t g) {
+  using T = typename V::T;
+  constexpr int64_t ZC = V::MR * PT<V>;
+  const int64_t step = saved.groups * saved.size;
+  for (int64_t i = 0; i < rows; i++) {
+    for (int v = 0; v < V::NV; v++) {
+      const T* zi = z + (i * V::NV + v) * V::L;
+      const int64_t o = ((row + i) * V::NV + v) * V::L;
+      const T *slope = saved.at(1, g) + o, *cf = coef + v * V::L;
+      const typename V::R c = V::load(saved.at(0, g) + o), bend = V::mul(V::load(hidden.at(0, g) + o), V::set(T(PI2)));
+      typename V::R u = V::mul(c, V::load(zi)), dot = V::set(0), curve = V::set(0);
+      for (int64_t k = 0; k < s.K; k++) {
+        typename V::R t_bar = V::load(zi + (1 + k) * ZC), twist = V::set(0);
+        dot = V::fma(t_bar, V::load(slope + k * step), dot);
+        for (int64_t r = 0; r < s.R; r++)
+          twist = V::fma(V::load(zi + (1 + s.K + r) * ZC), form_slope<V>(s, r, k, slope, step, cf), twist);
+        V::store(left.at(1 + k, g) + o, V::fms(c, t_bar, V::mul(bend, twist)));
+      }
+      for (int64_t r = 0; r < s.R; r++) {
+        typename V::R s_bar = V::load(zi + (1 + s.K + r) * ZC);
+        dot = V::fma(s_bar, V::load(slope + (s.K + r) * step), dot);
+        curve = V::fma(s_bar, form<V>(s, r, slope, step, cf), curve);
+        V::store(left.at(1 + s.K + r, g) + o, V::mul(c, s_bar));
+      }
+      u = V::fnma(bend, dot, u);
+      if (s.R) u = V::fnma(V::mul(c, V::set(T(PI2))), curve, u);
+      V::store(left.at(0, g) + o, u);
+      if (!M_bar) continue;
+      for (int64_t t = 0; t < s.n_terms; t++) {
+        const Term& term = s.terms[t];
+        typename V::R pp = V::mul(V::load(slope + term.k * step), V::load(slope + term.j * step));
+        T* m = M_bar + t * PT<V> + v * V::L;
+        V::store(m, V::fnma(V::mul(bend, V::load(zi + (1 + s.K + term.form) * ZC)), pp, V::load(m)));
+      }
+    }
+  }
+}
+
+// The first layer: phases from coordinates, slopes from directions V (k, g) [D][PT], no second order yet.
+template <class V, bool SAVE>
+void first_layer(const Packed<typename V::T>& net, const Shape& s, const TileArray<V>& x, const TileArray<V>& directions,
+                 const TileArray<V>& coef, typename V::T* z, const Planes<typename V::T>& out, const Planes<typename V::T>& saved) {
+  constexpr int64_t ZC = V::MR * PT<V>;
+  for (int64_t row = 0; row < net.width[0]; row += V::MR) {
+    const int64_t rows = net.width[0] - row < V::MR ? net.width[0] - row : V::MR;
+    for (int64_t g = 0; g < x.groups; g++) {
+      for (int64_t i = 0; i < rows; i++) {
+        for (int v = 0; v < V::NV; v++) {
+          typename V::T* zi = z + (i * V::NV + v) * V::L;
+          V::store(zi, first_phase<V>(net, row + i, x.at(0, g) + v * V::L));
+          for (int64_t k = 0; k < s.K; k++) {
+            typename V::R p = V::set(0);
+            for (int64_t a = 0; a < net.D; a++)
+              p = V::fma(V::set(net.first_hi[(row + i) * net.D + a]), V::load(directions.at(k, g) + (a * V::NV + v) * V::L), p);
+            V::store(zi + (1 + k) * ZC, p);
+          }
+          for (int64_t r = 0; r < s.R; r++) V::store(zi + (1 + s.K + r) * ZC, V::set(0));
+        }
+      }
+      activate<V, SAVE>(s, z, nullptr, row, rows, coef.at(0, g), out, saved, g);
+    }
+  }
+}
+
+// Output layer: tile (channel, g) [O][PT].
+template <class V>
+void output_layer(const Packed<typename V::T>& net, const Planes<typename V::T>& in, int64_t channels, bool bias, typename V::T* z,
+                  const TileArray<V>& out) {
+  const int64_t MO = output_rows<V>(net.O);
+  output_sweep<V>(net, in, channels, z, [&](int64_t row, int64_t rows, int64_t g) {
+    for (int64_t c = 0; c < channels; c++)
+      for (int64_t i = 0; i < rows; i++)
+        for (int v = 0; v < V::NV; v++) {
+          typename V::R y = V::load(z + ((c * MO + i) * V::NV + v) * V::L);
+          if (bias && c == 0) y = V::add(y, V::set(net.out_b[row + i]));
+          V::store(out.at(c, g) + ((row + i) * V::NV + v) * V::L, y);
+        }
+  });
+}
+
+// Transposed output layer for rows units from row: z (c) [MR][PT] = sum over q of W_out[q] * bar (c, g) [O][PT]
+template <class V>
+INLINE void output_layer_bwd(const Packed<typename V::T>& net, const TileArray<V>& bar, int64_t channels, int64_t row, int64_t rows,
+                             int64_t g, typename V::T* z) {
+  const int64_t H = net.width[net.sines - 1];
+  for (int64_t c = 0; c < channels; c++)
+    for (int64_t i = 0; i < rows; i++)
+      for (int v = 0; v < V::NV; v++) {
+        typename V::R a = V::set(0);
+        for (int64_t q = 0; q < net.O; q++)
+          a = V::fma(V::set(net.out_rows[q * H + row + i]), V::load(bar.at(c, g) + (q * V::NV + v) * V::L), a);
+        V::store(z + c * V::MR * PT<V> + (i * V::NV + v) * V::L, a);
+      }
+}
+
+// Cotangents of the first layer's inputs: bar (channel) [D][PT] = A_0^T left (channel)
+template <class V>
+void first_layer_bwd(const Packed<typename V::T>& net, const Planes<typename V::T>& left, int64_t channel0, int64_t channels,
+                     const TileArray<V>& bar) {
+  for (int64_t c = 0; c < channels; c++)
+    for (int64_t g = 0; g < left.groups; g++)
+      for (int64_t i = 0; i < net.D; i++)
+        contract<V>(left.at(channel0 + c, g), net.first_hi + i, net.D, net.width[0], bar.at(c, g) + i * PT<V>);
+}

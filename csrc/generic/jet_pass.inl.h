@@ -1,0 +1,215 @@
+// The passes of engine T: loops over tiles and segments. jet_bwd runs the forward of a tile again and keeps it in the cache.
+
+// Groups of a tile: enough columns to amortise the traffic of the weight gradients, a divisor of the segment.
+template <class V>
+int64_t tile_groups(int64_t channels) {
+  int64_t groups = 192 / (PT<V> * channels);
+  if (groups < 1) groups = 1;
+  while (SEGMENT_POINTS / PT<V> % groups) groups--;
+  return groups;
+}
+
+template <class V>
+struct JetTile {
+  using T = typename V::T;
+  const JetJob<T>& job;
+  Shape shape;
+  int64_t G, C;
+  TileArray<V> x, directions, coef, y, bar, x_bar, V_bar, M_bar;
+  Planes<T> hidden[2], *layers, *saved;
+  T* z;
+  Gradient<V> gradient;
+
+  JetTile(const JetJob<T>& j, Arena& arena, bool backward)
+      : job(j), shape{j.K, j.R, j.n_terms, j.terms}, G(backward ? tile_groups<V>(1 + j.K + j.R) : 1), C(shape.channels()) {
+    const auto& net = job.net;
+    x = arena.planes<V>(1, G, net.D);
+    directions = arena.planes<V>(job.K, G, net.D);
+    coef = arena.planes<V>(1, G, job.n_terms);
+    y = arena.planes<V>(C, G, net.O);
+    z = arena.take<T>(C * V::MR * PT<V>);
+    if (!backward) {
+      for (auto& h : hidden) h = arena.planes<V>(C, G, net.max_width);
+      return;
+    }
+    bar = arena.planes<V>(C, G, net.O);
+    x_bar = arena.planes<V>(1, G, net.D);
+    V_bar = arena.planes<V>(job.K, G, net.D);
+    M_bar = arena.planes<V>(1, G, job.n_terms);
+    for (auto& h : hidden) h = arena.planes<V>(C, G, net.max_width);
+    layers = arena.take<Planes<T>>(net.sines);
+    saved = arena.take<Planes<T>>(net.sines);
+    for (int64_t l = 0; l < net.sines; l++) {
+      Planes<T> a = arena.planes<V>(C, G, net.width[l]), b = arena.planes<V>(C, G, net.width[l]);
+      if (arena.base) layers[l] = a, saved[l] = b;
+    }
+    if (job.parameters) gradient.plan(arena, net, job.layout, C * G * PT<V>);
+  }
+
+  // What does not change from tile to tile is loaded once.
+  void load_constants() {
+    Extent none{0, 1, 1};
+    if (!job.V_rows) load_rows<V>(job.V, false, job.K, job.net.D, 1 / job.sigma, none, directions);
+    if (!job.M_rows) load_terms<V>(job.M, false, job.R, job.K, job.terms, job.n_terms, none, coef);
+  }
+
+  void load(const Extent& e) {
+    load_points<V>(job.points, job.net.D, e, x);
+    if (job.V_rows) load_rows<V>(job.V, true, job.K, job.net.D, 1 / job.sigma, e, directions);
+    if (job.M_rows) load_terms<V>(job.M, true, job.R, job.K, job.terms, job.n_terms, e, coef);
+  }
+
+  template <bool SAVE>
+  void forward() {
+    const auto& net = job.net;
+    auto in = [&](int64_t l) { return SAVE ? layers[l] : hidden[l % 2]; };
+    auto keep = [&](int64_t l) { return SAVE ? saved[l] : Planes<T>{}; };
+    first_layer<V, SAVE>(net, shape, x, directions, coef, z, in(0), keep(0));
+    for (int64_t l = 1; l < net.sines; l++) {
+      const Planes<T> out = in(l), store = keep(l);
+      sweep<V, V::MR>(net.up[l], net.width[l], net.width[l - 1], in(l - 1), C, z, [&](int64_t row, int64_t rows, int64_t g) {
+        activate<V, SAVE>(shape, z, net.bias[l], row, rows, coef.at(0, g), out, store, g);
+      });
+    }
+  }
+  Planes<T> last_hidden(bool save) const { return save ? layers[job.net.sines - 1] : hidden[(job.net.sines - 1) % 2]; }
+
+  void cotangents(const Extent& e) {
+    const double s = job.sigma;
+    if (job.loss.kind == LossKind::none) {
+      load_cotangents<V>(job.y_bar, 1, job.net.O, 1, e, bar, 0);
+      load_cotangents<V>(job.first_bar, job.K, job.net.O, s, e, bar, 1);
+      load_cotangents<V>(job.second_bar, job.R, job.net.O, s * s, e, bar, 1 + job.K);
+      return;
+    }
+    output_layer<V>(job.net, layers[job.net.sines - 1], C, true, z, y);
+    load_cotangents<V>(nullptr, C, job.net.O, 1, e, bar, 0);
+    for (int64_t g = 0; g < G; g++) {
+      int64_t count = e.count - g * PT<V> < PT<V> ? e.count - g * PT<V> : PT<V>;
+      LossTile<T> t{y.at(0, g), y.at(1, g), y.at(1 + job.K, g), bar.at(0, g), bar.at(1, g), bar.at(1 + job.K, g), PT<V>,
+                    y.groups * y.size, s, s * s};
+      gradient.sums.doubles[0] += tile_loss<V>(job.loss, t, job.K, job.net.O, e.first + g * PT<V>, count);
+    }
+  }
+
+  void backward(const Extent& e) {
+    const auto& net = job.net;
+    const int64_t last = net.sines - 1;
+    const bool forms = job.M_bar != nullptr;
+    if (forms) std::memset(M_bar.base, 0, G * M_bar.size * sizeof(T));
+    if (job.parameters) gradient.add_output(bar, layers[last], C), gradient.add_output_bias(bar);
+    for (int64_t row = 0; row < net.width[last]; row += V::MR) {
+      const int64_t rows = net.width[last] - row < V::MR ? net.width[last] - row : V::MR;
+      for (int64_t g = 0; g < G; g++) {
+        output_layer_bwd<V>(net, bar, C, row, rows, g, z);
+        activate_bwd<V>(shape, z, row, rows, coef.at(0, g), layers[last], saved[last], hidden[last % 2], forms ? M_bar.at(0, g) : nullptr, g);
+      }
+    }
+    for (int64_t l = last; l > 0; l--) {
+      const Planes<T> left = hidden[l % 2], next = hidden[(l - 1) % 2];
+      if (job.parameters) gradient.add_bias(l, left), gradient.add_weight(l, left, layers[l - 1], C);
+      sweep<V, V::MR>(net.down[l], net.width[l - 1], net.width[l], left, C, z, [&](int64_t row, int64_t rows, int64_t g) {
+        activate_bwd<V>(shape, z, row, rows, coef.at(0, g), layers[l - 1], saved[l - 1], next, forms ? M_bar.at(0, g) : nullptr, g);
+      });
+    }
+    first_bwd(e);
+  }
+
+  void first_bwd(const Extent& e) {
+    const Planes<T> left = hidden[0];
+    if (job.parameters) {
+      gradient.add_bias(0, left);
+      gradient.add_first(left, 0, x, 0);
+      for (int64_t k = 0; k < job.K; k++) gradient.add_first(left, 1 + k, directions, k);
+    }
+    if (job.x_bar) {
+      first_layer_bwd<V>(job.net, left, 0, 1, x_bar);
+      store_rows<V>(x_bar, 0, 1, job.net.D, 1, e, job.x_bar);
+    }
+    if (job.V_bar) {
+      first_layer_bwd<V>(job.net, left, 1, job.K, V_bar);
+      store_rows<V>(V_bar, 0, job.K, job.net.D, 1 / job.sigma, e, job.V_bar);
+    }
+    if (job.M_bar) store_forms(e);
+  }
+
+  void store_forms(const Extent& e) {
+    const int64_t K = job.K;
+    for (int64_t j = 0; j < e.count; j++)
+      for (int64_t t = 0; t < job.n_terms; t++) {
+        const Term& term = job.terms[t];
+        T* m = job.M_bar + ((e.first + j) * job.R + term.form) * K * K;
+        m[term.k * K + term.j] = m[term.j * K + term.k] = M_bar.at(0, j / PT<V>)[t * PT<V> + j % PT<V>];
+      }
+  }
+};
+
+template <class T>
+void store_pixels(const Pixels& p, int64_t index, T y) {
+  const double v = p.gain * static_cast<double>(y) + p.offset;
+  if (p.type == PixelType::f32) static_cast<float*>(p.out)[index] = static_cast<float>(v);
+  if (p.type == PixelType::f64) static_cast<double*>(p.out)[index] = v;
+  // A comparison with NaN is false: NaN becomes 0.
+  const double unit = v > 0 ? (v < 1 ? v : 1.0) : 0.0;
+  if (p.type == PixelType::u8) static_cast<uint8_t*>(p.out)[index] = static_cast<uint8_t>(std::nearbyint(unit * 255));
+  if (p.type == PixelType::u16) static_cast<uint16_t*>(p.out)[index] = static_cast<uint16_t>(std::nearbyint(unit * 65535));
+}
+
+template <class V>
+void jet_fwd(const JetJob<typename V::T>& job, Schedule& schedule, void* workspace) {
+  Arena arena{static_cast<char*>(workspace), 0};
+  JetTile<V> tile(job, arena, false);
+  tile.load_constants();
+  for (int64_t block = claim(schedule); block >= 0; block = claim(schedule)) {
+    for (int64_t n = block * BLOCK_POINTS; n < (block + 1) * BLOCK_POINTS && n < job.N; n += PT<V>) {
+      Extent e{n, job.N - n < PT<V> ? job.N - n : PT<V>, job.N};
+      tile.load(e);
+      tile.template forward<false>();
+      output_layer<V>(job.net, tile.last_hidden(false), tile.C, true, tile.z, tile.y);
+      store_rows<V>(tile.y, 0, 1, job.net.O, 1, e, job.y);
+      store_rows<V>(tile.y, 1, job.K, job.net.O, job.sigma, e, job.first);
+      store_rows<V>(tile.y, 1 + job.K, job.R, job.net.O, job.sigma * job.sigma, e, job.second);
+      if (job.pixels.type != PixelType::none)
+        for (int64_t j = 0; j < e.count; j++)
+          for (int64_t q = 0; q < job.net.O; q++)
+            store_pixels(job.pixels, (n + j) * job.net.O + q, tile.y.at(0, 0)[q * PT<V> + j]);
+      poll(schedule);
+    }
+  }
+}
+
+template <class V>
+void jet_bwd(const JetJob<typename V::T>& job, Schedule& schedule, void* workspace) {
+  Arena arena{static_cast<char*>(workspace), 0};
+  JetTile<V> tile(job, arena, true);
+  tile.load_constants();
+  const int64_t points = tile.G * PT<V>;
+  const bool sums = job.parameters || job.loss.kind != LossKind::none;
+  const bool adjoint = job.parameters || job.loss.kind == LossKind::none;
+  for (int64_t segment = claim(schedule); segment >= 0; segment = claim(schedule)) {
+    if (sums) tile.gradient.begin(schedule, job.parameters);
+    for (int64_t n = segment * SEGMENT_POINTS; n < (segment + 1) * SEGMENT_POINTS && n < job.N; n += points) {
+      Extent e{n, job.N - n < points ? job.N - n : points, job.N};
+      tile.load(e);
+      tile.template forward<true>();
+      tile.cotangents(e);
+      if (adjoint) tile.backward(e);
+      poll(schedule);
+    }
+    if (sums) tile.gradient.end(schedule, segment, job.parameters);
+  }
+}
+
+template <class V>
+size_t jet_fwd_bytes(const JetJob<typename V::T>& job) {
+  Arena arena{nullptr, 0};
+  JetTile<V> tile(job, arena, false);
+  return arena.used;
+}
+
+template <class V>
+size_t jet_bwd_bytes(const JetJob<typename V::T>& job) {
+  Arena arena{nullptr, 0};
+  JetTile<V> tile(job, arena, true);
+  return arena.used;
+}

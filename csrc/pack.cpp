@@ -1,0 +1,127 @@
+#include "pack.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace fastsiren {
+namespace {
+constexpr double PI = 3.14159265358979323846;
+}
+
+template <class T>
+PackedNet<T>::PackedNet(const Net<T>& net, const Kernels<T>& kernels, bool down, int threads) {
+  const size_t sines = net.size() - 1;
+  bias_.resize(sines), up_.resize(sines), down_.resize(sines);
+  for (size_t l = 0; l < sines; l++) width_.push_back(net[l].out);
+  packed_.sines = static_cast<int64_t>(sines);
+  packed_.D = net.front().in;
+  packed_.O = net.back().out;
+  packed_.max_width = *std::max_element(width_.begin(), width_.end());
+  first(net.front());
+  for (size_t l = 1; l < sines; l++) hidden(net[l], l, kernels.panel_rows, down, threads);
+  output(net.back(), kernels.output_rows(packed_.O));
+  packed_.width = width_.data();
+  packed_.bias = bias_.data();
+  packed_.up = up_.data();
+  packed_.down = down ? down_.data() : nullptr;
+}
+
+template <class T>
+T* PackedNet<T>::take(int64_t n) {
+  blocks_.push_back(std::make_unique<Block>(static_cast<size_t>(n) * sizeof(T) + 64));
+  return reinterpret_cast<T*>(blocks_.back()->data());
+}
+
+template <class T>
+void PackedNet<T>::first(const Affine<T>& a) {
+  const int64_t n = a.out * a.in;
+  T *hi = take(n), *lo = take(n), *bias = take(a.out);
+  // long double keeps what rounding to T loses, also for T = double.
+  const long double scale = static_cast<long double>(a.omega) / 3.14159265358979323846264338327950288L;
+  for (int64_t i = 0; i < n; i++) {
+    const long double w = a.W[i] * scale;
+    hi[i] = static_cast<T>(w);
+    lo[i] = static_cast<T>(w - hi[i]);
+  }
+  for (int64_t i = 0; i < a.out; i++) bias[i] = static_cast<T>(std::remainder(a.b[i] * scale, 2.0L));
+  packed_.first_hi = hi, packed_.first_lo = lo;
+  bias_[0] = bias;
+}
+
+template <class T>
+void PackedNet<T>::hidden(const Affine<T>& a, size_t l, int64_t MR, bool down, int threads) {
+  const double scale = a.omega / PI;
+  T* bias = take(a.out);
+  for (int64_t i = 0; i < a.out; i++) bias[i] = static_cast<T>(a.b[i] * scale);
+  bias_[l] = bias;
+  // [panel][k][MR]; rows past the end are zero. `transposed` swaps the roles of the two axes of W.
+  auto panels = [&](bool transposed) {
+    const int64_t rows = transposed ? a.in : a.out, K = transposed ? a.out : a.in, count = (rows + MR - 1) / MR;
+    T* p = take(count * K * MR);
+    parallel(threads, [&](int id) {
+      for (int64_t panel = id; panel < count; panel += threads)
+        for (int64_t k = 0; k < K; k++)
+          for (int64_t m = 0; m < MR; m++) {
+            const int64_t r = panel * MR + m;
+            const T w = r >= rows ? T(0) : transposed ? a.W[k * a.in + r] : a.W[r * a.in + k];
+            p[(panel * K + k) * MR + m] = static_cast<T>(w * scale);
+          }
+    });
+    return p;
+  };
+  up_[l] = panels(false);
+  if (down) down_[l] = panels(true);
+}
+
+template <class T>
+void PackedNet<T>::output(const Affine<T>& a, int64_t MO) {
+  const int64_t count = (a.out + MO - 1) / MO;
+  T *panels = take(count * a.in * MO), *rows = take(a.out * a.in), *bias = take(a.out);
+  for (int64_t p = 0; p < count; p++)
+    for (int64_t k = 0; k < a.in; k++)
+      for (int64_t m = 0; m < MO; m++) {
+        const int64_t r = p * MO + m;
+        panels[(p * a.in + k) * MO + m] = r < a.out ? a.W[r * a.in + k] : T(0);
+      }
+  std::memcpy(rows, a.W, static_cast<size_t>(a.out * a.in) * sizeof(T));
+  std::memcpy(bias, a.b, static_cast<size_t>(a.out) * sizeof(T));
+  packed_.out_W = panels, packed_.out_rows = rows, packed_.out_b = bias;
+}
+
+template <class T>
+GradientBuffers<T>::GradientBuffers(const Net<T>& net, int64_t align) : net_(net) {
+  int64_t at = 0;
+  for (size_t l = 0; l < net.size(); l++) {
+    stride_.push_back((net[l].in + align - 1) / align * align);
+    weight_.push_back(at);
+    at += net[l].out * stride_[l];
+    if (l + 1 == net.size()) break;
+    bias_.push_back(at);
+    at += (net[l].out + align - 1) / align * align;
+  }
+  layout_ = {weight_.data(), stride_.data(), bias_.data(), at, 1 + net.back().out};
+}
+
+template <class T>
+void GradientBuffers<T>::store(const SegmentSums& root, const std::vector<T*>& weights, const std::vector<T*>& biases) const {
+  const T* values = static_cast<const T*>(root.values);
+  for (size_t l = 0; l < net_.size(); l++) {
+    const Affine<T>& a = net_[l];
+    const bool last = l + 1 == net_.size();
+    const double scale = last ? 1.0 : a.omega / PI;
+    for (int64_t r = 0; r < a.out; r++) {
+      for (int64_t k = 0; k < a.in; k++)
+        weights[l][r * a.in + k] = values ? static_cast<T>(values[weight_[l] + r * stride_[l] + k] * scale) : T(0);
+      const double b = !values ? 0.0 : last ? root.doubles[1 + r] : values[bias_[l] + r] * scale;
+      biases[l][r] = static_cast<T>(b);
+    }
+  }
+}
+
+template class PackedNet<float>;
+template class PackedNet<double>;
+template class GradientBuffers<float>;
+template class GradientBuffers<double>;
+
+}  // namespace fastsiren
