@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The environment is installed again only when one of these is newer than it.
 INPUTS := pyproject.toml setup.py constraints.txt $(shell find csrc -type f 2>/dev/null)
 
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test lint lint-python lint-cpp lint-types bench clean
 help:
 	@echo "make setup | demo | test | lint | bench | clean        (PYTHON=$(PYTHON) VENV=$(VENV))"
 
@@ -22,11 +22,17 @@ demo: setup
 test: setup
 	$(BIN)/pytest
 
-# mypy reads the package as a wheel has it: kernels/ and bench/ in their installed places.
-lint: setup
+lint: lint-python lint-cpp lint-types
+
+lint-python: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+lint-cpp: setup
 	find csrc -name '*.cpp' -o -name '*.h' | xargs $(BIN)/clang-format --dry-run -Werror
+
+# mypy reads the package as a wheel has it: kernels/ and bench/ in their installed places.
+lint-types: setup
 	rm -rf build/typed
 	$(BIN)/python setup.py -q build_py --build-lib build/typed
 	MYPYPATH=build/typed $(BIN)/mypy -p fastsiren
