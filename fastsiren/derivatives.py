@@ -384,5 +384,6 @@ def explain(net: SirenModule, request: str | Sequence[str], *, algorithm: str | 
     network = Network(tuple(widths), tuple(params.omegas))
     counts = read_request(request, n_in, n_out)
     title = request if isinstance(request, str) else ", ".join(request)
-    backend = f"{backends.resolve(None, weight.device, weight.dtype)} ({weight.device.type}, {weight.dtype})"
+    backend = backends.resolve(None, weight.device, weight.dtype, params.precision)
+    backend += f" ({weight.device.type}, {weight.dtype})"
     return describe(title, counts, network, choose(counts, algorithm), itemsize=weight.element_size(), backend=backend)

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from . import functional
+from .engine.backends import PRECISIONS
 from .engine.network import Parameters
 from .init import Scheme, initialize, scheme
-
-PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
 
 
 class SineLayer(nn.Module):

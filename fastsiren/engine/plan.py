@@ -44,10 +44,11 @@ def choose(request: Request, algorithm: str | None = None) -> Plan:
         ValueError: `algorithm` is unknown or does not reach the order of the request.
     """
     serving = SERVING[request.order]
-    if algorithm is None:
-        engine = min(serving, key=lambda candidate: forward_units(candidate, request))
-    else:
-        engine = _named(algorithm, serving)
+    # No min(key=...): torch.compile cannot trace it.
+    engine = serving[0] if algorithm is None else _named(algorithm, serving)
+    for other in serving[1:]:
+        if algorithm is None and forward_units(other, request) < forward_units(engine, request):
+            engine = other
     return Plan(engine, tuple(other for other in serving if other is not engine))
 
 
@@ -81,6 +82,8 @@ def read_request(request: str | Sequence[str], n_in: int, n_out: int) -> Request
         if request not in _OPERATORS:
             raise ValueError(f"request: got {request!r}, expected a list of names or one of {', '.join(_OPERATORS)}")
         return _OPERATORS[request](n_in, n_out)
+    if not isinstance(request, Sequence) or not all(isinstance(name, str) for name in request):
+        raise TypeError(f"request: got {request!r} of type {type(request).__name__}, expected a str or a list of str")
     # Which input has which name does not change the cost, so names are taken as they come.
     inputs = list(dict.fromkeys(axis for name in request for axis in name.split("__")[1:]))
     outputs = list(dict.fromkeys(name.split("__")[0] for name in request))
