@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
+import platform
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ import pytest
 
 from conftest import WANTED
 
+NEEDS_CPP = pytest.mark.skipif("cpp" not in WANTED, reason="the C++ backend is not among the tested ones")
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("fastsiren", "kernels", "bench", "csrc", "tests")
 SUFFIXES = {".py", ".pyi", ".cpp", ".h", ".md", ".toml", ".txt", ".in", ""}
@@ -235,18 +236,30 @@ def test_reference_imports_torch_only(module):
     assert set(imports(module, MODULES[module])) <= {"fastsiren.engine.network", *IMPLEMENTATIONS["reference"]}
 
 
-def objects(part: str) -> list[Path]:
-    """Return the objects of the last build of the C++ engine that come from present sources."""
-    found = sorted((ROOT / "build").glob(f"*/csrc/{part}/*.o"))
-    return [path for path in found if (ROOT / "csrc" / part / path.name).with_suffix(".cpp").is_file()]
+def objects(folder: str) -> list[Path]:
+    """Return the objects of the last build of the C++ engine whose sources are in a folder; none is a failure."""
+    built = sorted((ROOT / "build").glob(f"*/{folder}/*.o"))
+    found = [path for path in built if (ROOT / folder / path.name).with_suffix(".cpp").is_file()]
+    assert found, "no objects under build/: install with pip install -e . first"
+    return found
 
 
-@pytest.mark.skipif("cpp" not in WANTED, reason="the C++ backend is not among the tested ones")
+def listing(*command: str | Path) -> list[str]:
+    """Return the lines that a program prints."""
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+@NEEDS_CPP
 def test_isa_objects_share_no_code():
     # The linker keeps one copy of a weak symbol for everybody: this one may hold instructions that a machine lacks.
-    built = objects("isa")
-    assert built, "no objects under build/: install with pip install -e . first"
-    for path in built:
-        listing = subprocess.run([shutil.which("nm") or "nm", "-C", path], capture_output=True, text=True, check=True)
-        weak = [line for line in listing.stdout.splitlines() if re.search(r"^\S*\s+[VWu] ", line)]
-        assert weak == [], path.name
+    weak = [line for path in objects("csrc/isa") for line in listing("nm", "-C", path) if re.search(" [VWu] ", line)]
+    assert weak == []
+
+
+@NEEDS_CPP
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names registers of x86-64")
+def test_shared_objects_run_everywhere():
+    wide = {
+        path.name for path in objects("csrc") for line in listing("objdump", "-d", path) if re.search("%[yz]mm", line)
+    }
+    assert wide == set()
