@@ -1,0 +1,293 @@
+"""The operators fastsiren::*, one per pass over a whole network, and the one point where a call is dispatched.
+
+    forward mode open                         plain torch     opaque operators would give zero tangents
+    compiling, under a torch.func transform   plain torch     operators fail or vanish in there
+    compiling, tracing, profiling, subclasses operator        fastsiren::value_fwd, value_bwd, ...
+    torch.func with a forward transform       plain torch     jvp, jacfwd, hessian
+    torch.func (grad, vjp, jacrev, vmap)      Transformed     an autograd.Function with a batching rule
+    anything else                             Eager           an autograd.Function around the backend's function
+
+The last row is what an operator does in eager mode, at a fifth of the time per call: the dispatcher of torch.library
+spends 40 us on a call with lists of parameters. All rows share the formulas of passes.py, so their results agree.
+Autocast does not reach inside: a pass computes in the dtype of the parameters.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import backends, passes, reference, transforms
+from .passes import PASSES, Call, Needs, Pass, Tensors
+
+_PLAIN_TYPES = (Tensor, torch.nn.Parameter)
+
+
+def value_fwd(
+    x: Tensor,  # [N, D]
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    omegas: Sequence[float],
+    *,
+    backend: str,
+) -> Tensor:  # [N, O]
+    """Value of the network."""
+    return _start(passes.VALUE_FWD, (x,), weights, biases, omegas, backend)[0]
+
+
+def jet_fwd(
+    x: Tensor,  # [N, D]
+    directions: Tensor,  # [K, D] or [N, K, D]
+    forms: Tensor,  # [R, K, K] or [N, R, K, K]
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    omegas: Sequence[float],
+    *,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:  # [N, O], [N, K, O], [N, R, O]
+    """Value, first derivatives along the directions and quadratic forms of second derivatives along them."""
+    y, T, S = _start(passes.JET_FWD, (x, directions, forms), weights, biases, omegas, backend)
+    return y, T, S
+
+
+def adjoint_fwd(
+    x: Tensor,  # [N, D]
+    combinations: Tensor,  # [C, O] or [N, C, O]
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    omegas: Sequence[float],
+    *,
+    backend: str,
+) -> tuple[Tensor, Tensor]:  # [N, O], [N, C, D]
+    """Value and gradients of the combinations of outputs."""
+    y, J = _start(passes.ADJOINT_FWD, (x, combinations), weights, biases, omegas, backend)
+    return y, J
+
+
+def sandwich_fwd(
+    x: Tensor,  # [N, D]
+    directions: Tensor,  # [K, D] or [N, K, D]
+    combinations: Tensor,  # [C, O] or [N, C, O]
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    omegas: Sequence[float],
+    *,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:  # [N, O], [N, C, D], [N, C, K, K]
+    """Value, gradients of the combinations of outputs, and their second derivatives along the directions."""
+    y, J, H = _start(passes.SANDWICH_FWD, (x, directions, combinations), weights, biases, omegas, backend)
+    return y, J, H
+
+
+def loss_fwd(
+    kind: str,
+    x: Tensor,  # [N, D]
+    target: Tensor | None,
+    weight: Tensor | None,  # [N]
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    omegas: Sequence[float],
+    *,
+    reduction: str,
+    backend: str,
+) -> Tensor:  # []
+    """A loss whose parameter gradients come out of the same pass, where gradients are recorded."""
+    need_params = torch.is_grad_enabled() and any(param.requires_grad for param in (*weights, *biases))
+    options = (kind, reduction, need_params)
+    return _start(passes.LOSS_FWD, (x, target, weight), weights, biases, omegas, backend, options)[0]
+
+
+def table(backend: str) -> SimpleNamespace:
+    """The differentiable passes with the signatures of a backend's functions."""
+    functions = (value_fwd, jet_fwd, adjoint_fwd, sandwich_fwd)
+    return SimpleNamespace(**{function.__name__: partial(function, backend=backend) for function in functions})
+
+
+def fusible() -> bool:
+    """Whether a call would reach an operator or a backend as a whole, rather than plain torch under a transform."""
+    return transforms.KNOWN and not transforms.dual_level_open() and not transforms.transform_active()
+
+
+def _start(
+    which: Pass,
+    operands: Tensors,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    omegas: Sequence[float],
+    backend: str,
+    options: tuple[Any, ...] = (),
+) -> tuple[Tensor, ...]:
+    call = Call(len(weights), tuple(omegas), backend, options)
+    return _dispatch(which, call, (*operands, *weights, *biases))
+
+
+def _dispatch(which: Pass, call: Call, args: Tensors) -> tuple[Tensor, ...]:
+    # Forward mode comes first: compiled code is then guarded on it, and compiles again when a level opens.
+    if not transforms.KNOWN or transforms.dual_level_open():
+        return _run(which, reference, call, args)
+    if torch.compiler.is_compiling():
+        return _run(which, reference, call, args) if transforms.transform_active() else _operator(which, call, args)
+    if transforms.transform_active():
+        if transforms.forward_transform_active():
+            return _run(which, reference, call, args)
+        results: tuple[Tensor, ...] = _Transformed.apply(which, call, *args)
+        return results
+    if _observed(args):
+        return _operator(which, call, args)
+    if torch.is_grad_enabled() and any(arg is not None and arg.requires_grad for arg in args):
+        results = _Eager.apply(which, call, *args)
+        return results
+    return _run(which, backends.module(call.backend), call, args)
+
+
+def _run(which: Pass, backend: Any, call: Call, args: Tensors) -> tuple[Tensor, ...]:
+    device = args[-1].device.type
+    if not torch.is_autocast_enabled(device):
+        return which.run(backend, call, args)
+    with torch.autocast(device, enabled=False):
+        return which.run(backend, call, args)
+
+
+def _observed(args: Tensors) -> bool:
+    """Whether somebody wants to see operators: a dispatch mode, the profiler, or a subclass of Tensor."""
+    return bool(
+        torch._C._len_torch_dispatch_stack()
+        or torch._C._autograd._profiler_enabled()
+        or not all(type(arg) in _PLAIN_TYPES for arg in args if arg is not None)
+    )
+
+
+def _operator(which: Pass, call: Call, args: Tensors) -> tuple[Tensor, ...]:
+    operands, weights, biases, cotangents = which.split(call, args)
+    lists = (list(weights), list(biases), *([list(cotangents)] if which.has_cotangents else []))
+    op = getattr(torch.ops.fastsiren, which.name).default
+    results = op(*operands, *lists, list(call.omegas), call.backend, *call.options)
+    return (results,) if isinstance(results, Tensor) else tuple(results)
+
+
+# Backward
+
+
+def _backward(which: Pass, ctx: Any, flags: Sequence[bool], bars: Tensors) -> Tensors:
+    """Cotangents of the flat tensors, of those only that this backward pass asks for."""
+    count = ctx.arguments
+    args, saved = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+    return which.vjp(ctx.call, args, saved, bars, _needs(which, ctx, args, flags), _dispatch)
+
+
+def _needs(which: Pass, ctx: Any, args: Tensors, flags: Sequence[bool]) -> Needs:
+    nodes = [node for node, _ in getattr(ctx, "next_functions", ())]
+    if transforms.KNOWN_WILL_RUN and len(nodes) == sum(arg is not None for arg in args):
+        edges = iter(nodes)
+        asked = [flag and arg is not None and transforms.will_run(next(edges)) for flag, arg in zip(flags, args)]
+    else:
+        asked = list(flags)
+    k, n = len(which.operands), 2 * ctx.call.layers
+    return Needs(tuple(asked[:k]), any(asked[k : k + n]), any(asked[k + n :]))
+
+
+def _save(which: Pass, ctx: Any, call: Call, args: Tensors, results: Tensors) -> None:
+    """Keep inputs, and results where the pass says so; never anything in between, which would have no derivative."""
+    ctx.which, ctx.call, ctx.arguments = which, call, len(args)
+    ctx.save_for_backward(*args, *(results if which.saves_results else ()))
+    ctx.set_materialize_grads(False)
+
+
+class _Eager(torch.autograd.Function):
+    """A pass as a node of the graph in eager mode."""
+
+    @staticmethod
+    def forward(ctx: Any, which: Pass, call: Call, *args: Any) -> Any:
+        results = _run(which, backends.module(call.backend), call, args)
+        _save(which, ctx, call, args, results)
+        return results
+
+    @staticmethod
+    def backward(ctx: Any, *bars: Any) -> Any:
+        return (None, None, *_backward(ctx.which, ctx, ctx.needs_input_grad[2:], bars))
+
+
+class _Transformed(torch.autograd.Function):
+    """A pass under torch.func: grad, vjp, jacrev and vmap, in any nesting."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(which: Pass, call: Call, *args: Any) -> Any:
+        return _operator(which, call, args)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        which, call, *args = inputs
+        _save(which, ctx, call, tuple(args), output)
+
+    @staticmethod
+    def backward(ctx: Any, *bars: Any) -> Any:
+        return (None, None, *_backward(ctx.which, ctx, ctx.needs_input_grad[2:], bars))
+
+
+# Operators
+
+
+def _register(library: torch.library.Library, which: Pass) -> None:
+    """Define the operator of a pass: schema, kernel, fake, batching rule and derivative."""
+    count, lists = len(which.operands), 3 if which.has_cotangents else 2
+    tensors = [f"Tensor{'?' if operand.optional else ''} {operand.name}" for operand in which.operands]
+    tensors += ["Tensor[] weights", "Tensor[] biases", "Tensor[] cotangents"][: 2 + which.has_cotangents]
+    schema = ", ".join([*tensors, "float[] omegas", "str backend", *which.options])
+    name = f"fastsiren::{which.name}"
+
+    def unpack(args: tuple[Any, ...]) -> tuple[Call, Tensors]:
+        *groups, omegas, backend = args[count : count + lists + 2]
+        call = Call(len(groups[0]), tuple(omegas), backend, tuple(args[count + lists + 2 :]))
+        return call, (*args[:count], *(tensor for group in groups for tensor in group))
+
+    def pack(results: Sequence[Any]) -> Any:
+        if which.returns == "Tensor":
+            return results[0]
+        return list(results) if which.returns == "Tensor[]" else tuple(results)
+
+    def kernel(*args: Any) -> Any:
+        call, flat = unpack(args)
+        return pack(_run(which, backends.module(call.backend), call, flat))
+
+    def fake(*args: Any) -> Any:
+        call, flat = unpack(args)
+        return pack([flat[-1].new_empty(result.shape) for result in which.results(call, flat)])
+
+    def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        call, flat = unpack(inputs)
+        _save(which, ctx, call, flat, (output,) if isinstance(output, Tensor) else tuple(output))
+
+    def backward(ctx: Any, *bars: Any) -> Any:
+        bars = tuple(bars[0] or ()) if which.returns == "Tensor[]" else bars
+        flags = [flag for entry in ctx.needs_input_grad for flag in (entry if isinstance(entry, list) else [entry])]
+        found = list(_backward(which, ctx, flags, bars))
+        sizes = [ctx.call.layers, ctx.call.layers, len(found) - count - 2 * ctx.call.layers][:lists]
+        groups = [[found.pop(count) for _ in range(size)] for size in sizes]
+        return (*found, *groups, *[None] * (2 + len(which.options)))
+
+    def batch(info: Any, in_dims: Any, *args: Any) -> Any:
+        call, flat = unpack(args)
+        spread = [dim if isinstance(dim, list) else [dim] * len(args[count + i]) for i, dim in
+                  enumerate(in_dims[count : count + lists])]  # fmt: skip
+        dims = (*in_dims[:count], *(dim for group in spread for dim in group))
+        results = transforms.run_batched(
+            which, call, info.batch_size, dims, flat, lambda *tensors: _operator(which, call, tensors)
+        )
+        return pack(results), pack([0] * len(results))
+
+    library.define(f"{which.name}({schema}) -> {which.returns}", tags=(torch.Tag.pt2_compliant_tag,))
+    library.impl(which.name, kernel, "CompositeExplicitAutograd")
+    torch.library.register_fake(name, fake, lib=library)
+    torch.library.register_autograd(name, backward, setup_context=setup, lib=library)
+    torch.library.register_vmap(name, batch, lib=library)
+
+
+# Held for as long as the process runs: the operators go with their library.
+_LIBRARY = torch.library.Library("fastsiren", "DEF")
+for _pass in PASSES.values():
+    _register(_LIBRARY, _pass)

@@ -1,0 +1,375 @@
+"""Stateless functions: a network is given by its parameters, as nn.Linear holds them.
+
+Every function takes coordinates x [..., D] of any leading shape, N = 0 included, and the parameters:
+
+    weights     one [n_out, n_in] per layer
+    biases      one [n_out] per layer, None where a layer has no bias
+    omegas      one float per sine layer, sin(omega * (W h + b)): one fewer than weights, or as many when the last
+                layer is a sine layer too (outermost_linear=False)
+    precision   precision of hidden products, None for the one in force (fastsiren.precision)
+
+Results are differentiable in x, in the parameters and in directions, forms, combinations, targets and weights, to any
+order, and work under torch.func, forward mode and torch.compile. Calls compute in the dtype of the parameters; x must
+have it too, except under autocast, which changes nothing here but that x is cast to it.
+"""
+
+from collections.abc import Sequence
+from math import prod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .engine import backends, ops
+from .engine.composed_loss import KINDS, REDUCTIONS, composed_loss
+from .engine.jet import Adjoint, Jet, Sandwich
+from .engine.network import check_parameters
+
+
+def siren(
+    x: Tensor,  # [..., D]
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor | None] | None,
+    *,
+    omegas: Sequence[float],
+    outermost_linear: bool = True,
+    precision: str | None = None,
+) -> Tensor:  # [..., O]
+    """Evaluate a network.
+
+    Args:
+        x: coordinates [..., D].
+        weights: one [n_out, n_in] per layer.
+        biases: one [n_out] per layer; None, in place of one or of all, means zeros.
+        omegas: one float per sine layer.
+        outermost_linear: False makes the last layer a sine layer too; it then has an omega.
+        precision: "fp32", "tf32", "fp16" or "bf16"; None for the one in force.
+
+    Returns:
+        The values [..., O].
+
+    Raises:
+        TypeError: an argument is no tensor, or dtypes differ.
+        ValueError: shapes, devices or numbers of layers do not fit.
+        RuntimeError: the backend or the precision asked for cannot serve the call.
+
+    Example:
+        >>> import torch, fastsiren
+        >>> weights = [torch.randn(16, 2) / 2, torch.randn(1, 16) / 16]
+        >>> y = fastsiren.functional.siren(torch.rand(4, 5, 2), weights, None, omegas=[30.0])
+        >>> y.shape
+        torch.Size([4, 5, 1])
+    """
+    net = _prepare(x, weights, biases, omegas, outermost_linear, precision)
+    y = ops.value_fwd(net.x, *net.params, backend=net.backend)
+    return y.unflatten(0, net.leading) if len(net.leading) != 1 else y
+
+
+def jet(
+    x: Tensor,  # [..., D]
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor | None] | None,
+    directions: Tensor,  # [K, D] or [..., K, D]
+    forms: Tensor | None = None,  # [R, K, K] or [..., R, K, K]
+    *,
+    omegas: Sequence[float],
+    outermost_linear: bool = True,
+    precision: str | None = None,
+) -> Jet:
+    """Evaluate a network, its derivatives along directions, and quadratic forms of second derivatives along them.
+
+    Args:
+        x: coordinates [..., D].
+        weights: one [n_out, n_in] per layer.
+        biases: one [n_out] per layer; None, in place of one or of all, means zeros.
+        directions: K directions [K, D], or per point [..., K, D] that broadcasts against the leading shape of x.
+        forms: R forms [R, K, K], or per point [..., R, K, K]; their symmetric part counts. None means no forms.
+        omegas: one float per sine layer.
+        outermost_linear: False makes the last layer a sine layer too; it then has an omega.
+        precision: "fp32", "tf32", "fp16" or "bf16"; None for the one in force.
+
+    Returns:
+        value [..., O], first [..., K, O] and second [..., R, O], where second is sum_kj M_kj D_k D_j y.
+
+    Raises:
+        TypeError: an argument is no tensor, or dtypes differ.
+        ValueError: shapes, devices or numbers of layers do not fit.
+        RuntimeError: the backend or the precision asked for cannot serve the call.
+
+    Example:
+        >>> import torch, fastsiren
+        >>> weights = [torch.randn(16, 2) / 2, torch.randn(1, 16) / 16]
+        >>> axes = torch.eye(2)
+        >>> laplacian = fastsiren.functional.jet(
+        ...     torch.rand(5, 2), weights, None, axes, axes[None], omegas=[30.0]
+        ... ).second[..., 0, :]
+        >>> laplacian.shape
+        torch.Size([5, 1])
+    """
+    net = _prepare(x, weights, biases, omegas, outermost_linear, precision)
+    directions = _seeds("directions", directions, (None, net.x.shape[-1]), net)
+    count = directions.shape[-2]
+    forms = net.x.new_zeros(0, count, count) if forms is None else _seeds("forms", forms, (None, count, count), net)
+    return Jet(*_unflatten(ops.jet_fwd(net.x, directions, forms, *net.params, backend=net.backend), net))
+
+
+def adjoint(
+    x: Tensor,  # [..., D]
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor | None] | None,
+    combinations: Tensor | None = None,  # [C, O] or [..., C, O]
+    *,
+    omegas: Sequence[float],
+    outermost_linear: bool = True,
+    precision: str | None = None,
+) -> Adjoint:
+    """Evaluate a network and, in reverse, the gradients of combinations of its outputs.
+
+    Args:
+        x: coordinates [..., D].
+        weights: one [n_out, n_in] per layer.
+        biases: one [n_out] per layer; None, in place of one or of all, means zeros.
+        combinations: C combinations of outputs [C, O], or per point [..., C, O] that broadcasts against the leading
+            shape of x. None means every output by itself, C = O.
+        omegas: one float per sine layer.
+        outermost_linear: False makes the last layer a sine layer too; it then has an omega.
+        precision: "fp32", "tf32", "fp16" or "bf16"; None for the one in force.
+
+    Returns:
+        value [..., O] and jacobian [..., C, D].
+
+    Raises:
+        TypeError: an argument is no tensor, or dtypes differ.
+        ValueError: shapes, devices or numbers of layers do not fit.
+        RuntimeError: the backend or the precision asked for cannot serve the call.
+
+    Example:
+        >>> import torch, fastsiren
+        >>> weights = [torch.randn(16, 2) / 2, torch.randn(3, 16) / 16]
+        >>> fastsiren.functional.adjoint(torch.rand(5, 2), weights, None, omegas=[30.0]).jacobian.shape
+        torch.Size([5, 3, 2])
+    """
+    net = _prepare(x, weights, biases, omegas, outermost_linear, precision)
+    combinations = _combinations(combinations, net)
+    return Adjoint(*_unflatten(ops.adjoint_fwd(net.x, combinations, *net.params, backend=net.backend), net))
+
+
+def sandwich(
+    x: Tensor,  # [..., D]
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor | None] | None,
+    directions: Tensor | None = None,  # [K, D] or [..., K, D]
+    combinations: Tensor | None = None,  # [C, O] or [..., C, O]
+    *,
+    omegas: Sequence[float],
+    outermost_linear: bool = True,
+    precision: str | None = None,
+) -> Sandwich:
+    """Evaluate a network, gradients of combinations of its outputs, and all their second derivatives along directions.
+
+    Args:
+        x: coordinates [..., D].
+        weights: one [n_out, n_in] per layer.
+        biases: one [n_out] per layer; None, in place of one or of all, means zeros.
+        directions: K directions [K, D], or per point [..., K, D] that broadcasts against the leading shape of x.
+            None means the axes, K = D.
+        combinations: C combinations of outputs [C, O], or per point [..., C, O]. None means every output, C = O.
+        omegas: one float per sine layer.
+        outermost_linear: False makes the last layer a sine layer too; it then has an omega.
+        precision: "fp32", "tf32", "fp16" or "bf16"; None for the one in force.
+
+    Returns:
+        value [..., O], jacobian [..., C, D] and hessian [..., C, K, K].
+
+    Raises:
+        TypeError: an argument is no tensor, or dtypes differ.
+        ValueError: shapes, devices or numbers of layers do not fit.
+        RuntimeError: the backend or the precision asked for cannot serve the call.
+
+    Example:
+        >>> import torch, fastsiren
+        >>> weights = [torch.randn(16, 2) / 2, torch.randn(1, 16) / 16]
+        >>> fastsiren.functional.sandwich(torch.rand(5, 2), weights, None, omegas=[30.0]).hessian.shape
+        torch.Size([5, 1, 2, 2])
+    """
+    net = _prepare(x, weights, biases, omegas, outermost_linear, precision)
+    inputs = net.x.shape[-1]
+    if directions is None:
+        directions = torch.eye(inputs, dtype=net.x.dtype, device=net.x.device)
+    else:
+        directions = _seeds("directions", directions, (None, inputs), net)
+    combinations = _combinations(combinations, net)
+    results = ops.sandwich_fwd(net.x, directions, combinations, *net.params, backend=net.backend)
+    return Sandwich(*_unflatten(results, net))
+
+
+def loss(
+    kind: str,
+    x: Tensor,  # [..., D]
+    target: Tensor | None,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor | None] | None,
+    *,
+    omegas: Sequence[float],
+    weight: Tensor | None = None,  # [...]
+    reduction: str = "mean",
+    outermost_linear: bool = True,
+    precision: str | None = None,
+) -> Tensor:  # []
+    """A loss on a network; where only parameters are differentiated, their gradients come out of the same pass.
+
+    Args:
+        kind: "value", sum_no w_n (y_no - t_no)^2; "gradient", sum_no w_n |J_no - t_no|^2; "laplacian",
+            sum_no w_n (Lap_no - t_no)^2; or "eikonal", sum_no w_n (|J_no| - 1)^2.
+        x: coordinates [..., D].
+        target: t, [..., O] or for "gradient" [..., O, D]; None for "eikonal".
+        weights: one [n_out, n_in] per layer.
+        biases: one [n_out] per layer; None, in place of one or of all, means zeros.
+        omegas: one float per sine layer.
+        weight: w, one number per point [...]; None means 1.
+        reduction: "mean" divides by N O, "sum" does not.
+        outermost_linear: False makes the last layer a sine layer too; it then has an omega.
+        precision: "fp32", "tf32", "fp16" or "bf16"; None for the one in force.
+
+    Returns:
+        The loss, a scalar.
+
+    Raises:
+        TypeError: an argument is no tensor, or dtypes differ.
+        ValueError: shapes, devices or numbers of layers do not fit, or a name is not known.
+        RuntimeError: the backend or the precision asked for cannot serve the call.
+
+    Example:
+        >>> import torch, fastsiren
+        >>> weights = [torch.randn(16, 2) / 2, torch.randn(1, 16) / 16]
+        >>> x, target = torch.rand(5, 2), torch.rand(5, 1)
+        >>> loss = fastsiren.functional.loss("value", x, target, weights, None, omegas=[30.0])
+        >>> y = fastsiren.functional.siren(x, weights, None, omegas=[30.0])
+        >>> torch.allclose(loss, (y - target).square().mean(), rtol=1e-4)
+        True
+    """
+    _check_name("kind", kind, KINDS)
+    _check_name("reduction", reduction, REDUCTIONS)
+    net = _prepare(x, weights, biases, omegas, outermost_linear, precision)
+    target = _target(kind, target, net)
+    weight = None if weight is None else _per_point("weight", weight, (), net)
+    others = [tensor for tensor in (net.x, target, weight) if tensor is not None]
+    if ops.fusible() and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in others)):
+        return ops.loss_fwd(kind, net.x, target, weight, *net.params, reduction=reduction, backend=net.backend)
+    return composed_loss(kind, ops.table(net.backend), net.x, target, weight, *net.params, reduction=reduction)
+
+
+class _Network(NamedTuple):
+    """Arguments of a call after the checks, points in rows."""
+
+    x: Tensor  # [N, D]
+    leading: tuple[int, ...]
+    params: tuple[list[Tensor], list[Tensor], list[float]]
+    backend: str
+
+
+def _prepare(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor | None] | None,
+    omegas: Sequence[float],
+    outermost_linear: bool,
+    precision: str | None,
+) -> _Network:
+    """Check the arguments that all functions share, complete the parameters and choose the backend."""
+    weights = list(weights)
+    given: Sequence[Tensor | None] = [None] * len(weights) if biases is None else list(biases)
+    full = [w.new_zeros(w.shape[:1]) if b is None else b for w, b in zip(weights, given)]
+    full += given[len(weights) :]  # type: ignore[arg-type]
+    if not outermost_linear and len(weights):
+        identity = torch.eye(weights[-1].shape[0], dtype=weights[-1].dtype, device=weights[-1].device)
+        weights, full = [*weights, identity], [*full, identity.new_zeros(identity.shape[0])]
+    check_parameters(weights, full, omegas)
+    first = weights[0]
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x: got {type(x).__name__}, expected a torch.Tensor")
+    if x.dtype != first.dtype and x.is_floating_point() and torch.is_autocast_enabled(x.device.type):
+        x = x.to(first.dtype)
+    _check_like("x", x, first)
+    if x.ndim < 1 or x.shape[-1] != first.shape[1]:
+        raise ValueError(f"x: got shape {tuple(x.shape)}, expected (..., {first.shape[1]}) as weights[0] has inputs")
+    backend = backends.resolve(None, first.device, first.dtype, precision)
+    rows = x if x.ndim == 2 else x.reshape(prod(x.shape[:-1]), x.shape[-1])
+    return _Network(rows, tuple(x.shape[:-1]), (weights, full, [float(omega) for omega in omegas]), backend)
+
+
+def _unflatten(results: Sequence[Tensor], net: _Network) -> Sequence[Tensor]:
+    """Give rows of points their leading shape back."""
+    if len(net.leading) == 1:
+        return results
+    return [result.reshape(*net.leading, *result.shape[1:]) for result in results]
+
+
+def _combinations(given: Tensor | None, net: _Network) -> Tensor:
+    outputs = net.params[0][-1].shape[0]
+    if given is None:
+        return torch.eye(outputs, dtype=net.x.dtype, device=net.x.device)
+    return _seeds("combinations", given, (None, outputs), net)
+
+
+def _seeds(name: str, given: Tensor, core: tuple[int | None, ...], net: _Network) -> Tensor:
+    """Seeds as they are when shared by all points, else broadcast to one per point [N, *core]; None is any size."""
+    _check_like(name, given, net.x)
+    split = given.ndim - len(core)
+    if split < 0 or any(size not in (None, found) for size, found in zip(core, given.shape[split:])):
+        raise ValueError(f"{name}: got shape {tuple(given.shape)}, expected {_words(core)} or (..., {_words(core)[1:]}")
+    if split == 0:
+        return given
+    return _broadcast(name, given, split, net)
+
+
+def _per_point(name: str, given: Tensor | None, core: tuple[int, ...], net: _Network) -> Tensor:
+    """A tensor [..., *core] with the leading shape of x, or broadcast to it, as rows of points."""
+    if given is None:
+        raise TypeError(f"{name}: got None, expected a torch.Tensor of shape {(*net.leading, *core)}")
+    _check_like(name, given, net.x)
+    split = given.ndim - len(core)
+    if split < 0 or tuple(given.shape[split:]) != core:
+        raise ValueError(f"{name}: got shape {tuple(given.shape)}, expected {(*net.leading, *core)}")
+    return _broadcast(name, given, split, net)
+
+
+def _broadcast(name: str, given: Tensor, split: int, net: _Network) -> Tensor:
+    core = given.shape[split:]
+    if tuple(given.shape[:split]) == net.leading and len(net.leading) == 1:
+        return given
+    try:
+        full = given.broadcast_to((*net.leading, *core))
+    except RuntimeError:
+        raise ValueError(
+            f"{name}: got shape {tuple(given.shape)}, expected leading dimensions that broadcast to {net.leading}"
+        ) from None
+    return full.reshape(net.x.shape[0], *core)
+
+
+def _check_like(name: str, given: Tensor, like: Tensor) -> None:
+    if not isinstance(given, Tensor):
+        raise TypeError(f"{name}: got {type(given).__name__}, expected a torch.Tensor")
+    if given.dtype != like.dtype:
+        raise TypeError(f"{name}: got dtype {given.dtype}, expected {like.dtype} as the parameters have")
+    if given.device != like.device:
+        raise ValueError(f"{name}: got device {given.device}, expected {like.device} as the parameters are on")
+
+
+def _check_name(argument: str, given: str, accepted: Sequence[str]) -> None:
+    if given not in accepted:
+        raise ValueError(f"{argument}: got {given!r}, expected one of {', '.join(map(repr, accepted))}")
+
+
+def _target(kind: str, target: Tensor | None, net: _Network) -> Tensor | None:
+    """The target of a loss as rows of points; None for the eikonal loss, which has none."""
+    outputs, inputs = net.params[0][-1].shape[0], net.x.shape[-1]
+    if kind != "eikonal":
+        return _per_point("target", target, (outputs, inputs) if kind == "gradient" else (outputs,), net)
+    if target is not None:
+        raise ValueError("target: got a tensor, expected None as the eikonal loss compares |J| with 1")
+    return None
+
+
+def _words(core: tuple[int | None, ...]) -> str:
+    return f"({', '.join('any' if size is None else str(size) for size in core)})"
