@@ -12,7 +12,7 @@ from torch import Tensor
 
 from . import functional
 from .engine import backends
-from .engine.arguments import axis_weights, check_coordinates, direction, input_axes, unpack
+from .engine.arguments import axis_weights, coordinates, direction, input_axes, unpack
 from .engine.jet import (
     Adjoint,
     Jet,
@@ -91,7 +91,7 @@ def value_and_jacobian(net: SirenModule, x: Tensor, *, algorithm: str | None = N
         >>> torch.allclose(jacobian[:, 1], grad, rtol=1e-3, atol=1e-4)
         True
     """
-    params = _open(net, x)
+    params, x = _open(net, x)
     n_in, n_out = _sizes(params)
     engine = choose(Request(directions=n_in, outputs=n_out), algorithm).engine
     if engine is Engine.A:
@@ -135,7 +135,7 @@ def laplacian(
         >>> torch.allclose(wave[:, 0], expected, rtol=1e-3, atol=0.1)
         True
     """
-    params = _open(net, x)
+    params, x = _open(net, x)
     n_in, n_out = _sizes(params)
     axes = input_axes(dims, n_in)
     weight = axis_weights(weights, x, len(axes))
@@ -173,7 +173,7 @@ def hessian(net: SirenModule, x: Tensor, *, dims: Sequence[int] | None = None, a
         >>> jacobian.shape, hessian.shape
         (torch.Size([5, 2, 3]), torch.Size([5, 2, 2, 2]))
     """
-    params = _open(net, x)
+    params, x = _open(net, x)
     n_in, n_out = _sizes(params)
     axes = input_axes(dims, n_in)
     d = len(axes)
@@ -212,7 +212,7 @@ def directional(
         >>> torch.allclose(first, fastsiren.value_and_jacobian(net, x).jacobian[..., 1], rtol=1e-3, atol=1e-4)
         True
     """
-    params = _open(net, x)
+    params, x = _open(net, x)
     along = [direction("v", v, x)] + ([] if u is None else [direction("u", u, x)])
     count = len(along)
     engine = choose(Request(count, count, 1, _sizes(params)[1]), algorithm).engine
@@ -259,7 +259,7 @@ def derivatives(
         >>> burgers.shape
         torch.Size([5, 1])
     """
-    params = _open(net, x)
+    params, x = _open(net, x)
     for argument, given, expected in zip(("inputs", "outputs"), (inputs, outputs), _sizes(params), strict=True):
         if len(given) != expected:
             raise ValueError(f"{argument}: got {len(given)} names, expected {expected} as the network has")
@@ -320,11 +320,10 @@ def _sandwich_pass(params: Parameters, x: Tensor, merged: Merged) -> _Look:
 _PASSES = {Engine.VALUE: _value_pass, Engine.T: _jet_pass, Engine.A: _adjoint_pass, Engine.TXA: _sandwich_pass}
 
 
-def _open(net: SirenModule, x: Tensor) -> Parameters:
-    """The parameters of a network, once `x` is known to fit them."""
+def _open(net: SirenModule, x: Tensor) -> tuple[Parameters, Tensor]:
+    """The parameters of a network, and the coordinates once they are known to fit them."""
     params = unpack(net)
-    check_coordinates(x, params)
-    return params
+    return params, coordinates(x, params)
 
 
 def _sizes(params: Parameters) -> tuple[int, int]:

@@ -7,7 +7,7 @@ fastsiren.Siren or any module with a method `siren_parameters` (fastsiren.engine
 from torch import Tensor
 
 from . import functional
-from .engine.arguments import check_coordinates, check_tensor, unpack
+from .engine.arguments import check_tensor, coordinates, unpack
 from .engine.network import SirenModule
 
 REDUCTIONS = ("mean", "sum")
@@ -139,7 +139,7 @@ def _loss(
 ) -> Tensor:
     """Check the arguments and run the fused loss of that kind."""
     weights, biases, omegas, outermost_linear, precision = params = unpack(net)
-    check_coordinates(x, params)
+    x = coordinates(x, params)
     n_out = weights[-1].shape[0]
     shape = (*x.shape[:-1], n_out, x.shape[-1]) if kind == "gradient" else (*x.shape[:-1], n_out)
     if kind != "eikonal":

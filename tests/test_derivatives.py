@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-import oracle
 import pytest
 import torch
 from torch import Tensor
 
 import fastsiren
+import oracle
 from fastsiren import functional
 from fastsiren.engine.network import Parameters
 
@@ -324,6 +324,16 @@ def test_a_pinn_step_compiles_in_one_graph():
         assert_same(compiled, eager)
 
 
+@operators
+def test_autocast_changes_nothing(operator, algorithms):
+    net, x = fastsiren.Siren(3, 7, 1, 2, dtype=torch.float64), oracle.uniform(5, 3).bfloat16()
+    for algorithm in algorithms:
+        expected = operator(net, x.double(), algorithm=algorithm)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            results = operator(net, x, algorithm=algorithm)
+        assert all(torch.equal(a, b) for a, b in zip(results, expected, strict=True))
+
+
 X = torch.zeros(4, 2, dtype=torch.float64)
 BAD = {
     "plain module": (lambda n: fastsiren.hessian(torch.nn.Linear(2, 1), X), TypeError, "net: got Linear, expected a"),
@@ -356,17 +366,17 @@ BAD = {
     "first order": (lambda n: fastsiren.value_and_jacobian(n, X, algorithm="TxA"), ValueError, "one of 'T', 'A'"),
 }
 NAMED = {
-    "string": (dict(names="u__t"), TypeError, "names: got the string 'u__t'"),
-    "no names": (dict(names=[]), ValueError, "names: got none"),
-    "twice": (dict(names=["u", "u"]), ValueError, r"names: got \['u', 'u'\], expected every name once"),
-    "number": (dict(names=[0]), TypeError, "names: got 0, expected non-empty strings"),
-    "output": (dict(names=["v__t"]), ValueError, r"unknown output 'v', expected one of \['u'\]"),
-    "input": (dict(names=["u__y"]), ValueError, r"unknown input 'y', expected one of \['t', 'x'\]"),
-    "third": (dict(names=["u__t__t__t"]), ValueError, "order 3, expected order 0, 1 or 2"),
-    "inputs": (dict(inputs="txy"), ValueError, "inputs: got 3 names, expected 2"),
-    "same input": (dict(inputs="tt"), ValueError, r"inputs: got \['t', 't'\], expected every name once"),
-    "outputs": (dict(outputs="uv"), ValueError, "outputs: got 2 names, expected 1"),
-    "engine": (dict(algorithm="TxA"), ValueError, "algorithm: got 'TxA', expected None or one of 'T', 'A'"),
+    "string": ({"names": "u__t"}, TypeError, "names: got the string 'u__t'"),
+    "no names": ({"names": []}, ValueError, "names: got none"),
+    "twice": ({"names": ["u", "u"]}, ValueError, r"names: got \['u', 'u'\], expected every name once"),
+    "number": ({"names": [0]}, TypeError, "names: got 0, expected non-empty strings"),
+    "output": ({"names": ["v__t"]}, ValueError, r"unknown output 'v', expected one of \['u'\]"),
+    "input": ({"names": ["u__y"]}, ValueError, r"unknown input 'y', expected one of \['t', 'x'\]"),
+    "third": ({"names": ["u__t__t__t"]}, ValueError, "order 3, expected order 0, 1 or 2"),
+    "inputs": ({"inputs": "txy"}, ValueError, "inputs: got 3 names, expected 2"),
+    "same input": ({"inputs": "tt"}, ValueError, r"inputs: got \['t', 't'\], expected every name once"),
+    "outputs": ({"outputs": "uv"}, ValueError, "outputs: got 2 names, expected 1"),
+    "engine": ({"algorithm": "TxA"}, ValueError, "algorithm: got 'TxA', expected None or one of 'T', 'A'"),
 }
 
 
@@ -380,6 +390,6 @@ def test_bad_arguments_are_named(call, error, match):
 
 @pytest.mark.parametrize(("change", "error", "match"), NAMED.values(), ids=NAMED)
 def test_bad_names_are_named(change, error, match):
-    arguments = dict(names=["u__t"], inputs="tx", outputs="u", algorithm=None) | change
+    arguments = {"names": ["u__t"], "inputs": "tx", "outputs": "u", "algorithm": None} | change
     with pytest.raises(error, match=match):
         fastsiren.derivatives(make((2, 5, 1, 1)), X, **arguments)

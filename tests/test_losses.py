@@ -1,11 +1,11 @@
 """Fused losses against their equations in nested autograd: values, all gradients, weights, reductions, errors."""
 
-import oracle
 import pytest
 import torch
 from torch import Tensor
 
 import fastsiren
+import oracle
 from fastsiren import losses
 
 KINDS = ("value", "gradient", "laplacian", "eikonal")
@@ -157,15 +157,15 @@ BAD = {
     "x dtype": (lambda n: losses.eikonal(n, X.float()), TypeError, "x: got dtype torch.float32"),
     "no target": (lambda n: losses.value_mse(n, X, None), TypeError, r"target: got None, .* of shape \(4, 1\)"),
     "number": (lambda n: losses.value_mse(n, X, 0.0), TypeError, "target: got float, expected a torch.Tensor"),
-    "flat target": (lambda n: losses.value_mse(n, X, Y[:, 0]), ValueError, r"target: got shape \(4,\), expected \(4, 1\)"),
+    "flat target": (lambda n: losses.value_mse(n, X, Y[:, 0]), ValueError, r"target: got shape \(4,\), .* \(4, 1\)"),
     "one target": (lambda n: losses.laplacian_mse(n, X, Y[:1]), ValueError, r"target: got shape \(1, 1\)"),
-    "gradient": (lambda n: losses.gradient_mse(n, X, X), ValueError, r"target: got shape \(4, 2\), expected \(4, 1, 2\)"),
+    "gradient": (lambda n: losses.gradient_mse(n, X, X), ValueError, r"target: got shape \(4, 2\), .* \(4, 1, 2\)"),
     "target dtype": (lambda n: losses.gradient_mse(n, X, J.float()), TypeError, "target: got dtype torch.float32"),
     "target device": (lambda n: losses.value_mse(n, X, Y.to("meta")), ValueError, "target: got device meta"),
-    "weight": (lambda n: losses.value_mse(n, X, Y, weight=Y), ValueError, r"weight: got shape \(4, 1\), expected \(4,\)"),
+    "weight": (lambda n: losses.value_mse(n, X, Y, weight=Y), ValueError, r"weight: got shape \(4, 1\), .* \(4,\)"),
     "weight dtype": (lambda n: losses.eikonal(n, X, weight=Y[:, 0].long()), TypeError, "weight: got dtype torch.int64"),
     "weight number": (lambda n: losses.eikonal(n, X, weight=1.0), TypeError, "weight: got float"),
-    "reduction": (lambda n: losses.eikonal(n, X, reduction="none"), ValueError, "got 'none', expected one of 'mean', 'sum'"),
+    "reduction": (lambda n: losses.eikonal(n, X, reduction="none"), ValueError, "got 'none', expected one of 'mean'"),
 }  # fmt: skip
 
 

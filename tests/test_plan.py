@@ -38,7 +38,7 @@ def heat(d: int, o: int) -> Request:
     return Request(d, d - 1, 1, o)
 
 
-# (d, o): forward units of J by T and A, Laplacian by T and TxA, nested, Hessian by T and TxA, wave by T, heat by T, TxA.
+# (d, o): forward units of J by T, A; Laplacian by T, TxA, nested; Hessian by T, TxA; wave by T; heat by T, TxA.
 TABLE = {
     (1, 1): (2, 2, 3, 3, 4, 3, 3, 3, None, None),
     (2, 1): (3, 2, 4, 4, 6, 6, 4, 4, 4, 3),

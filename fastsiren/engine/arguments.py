@@ -23,12 +23,18 @@ def unpack(net: SirenModule) -> Parameters:
     return method()
 
 
-def check_coordinates(x: Tensor, params: Parameters) -> None:
-    """Raise unless `x` is [..., D] in the dtype and on the device of the parameters."""
+def coordinates(x: Tensor, params: Parameters) -> Tensor:  # [..., D]
+    """`x`, once it is known to be [..., D] in the dtype and on the device of the parameters.
+
+    Autocast changes nothing in fastsiren but that coordinates are cast back to the dtype of the parameters.
+    """
     weight = params.weights[0]
+    if isinstance(x, Tensor) and x.is_floating_point() and torch.is_autocast_enabled(x.device.type):
+        x = x.to(weight.dtype)
     check_tensor("x", x, like=weight, of="the parameters")
     if x.ndim < 1 or x.shape[-1] != weight.shape[-1]:
         raise ValueError(f"x: got shape {tuple(x.shape)}, expected (..., {weight.shape[-1]}) as the network has inputs")
+    return x
 
 
 def check_tensor(name: str, given: Tensor, *, like: Tensor, of: str) -> None:
