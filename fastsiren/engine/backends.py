@@ -243,10 +243,13 @@ def _select_isa() -> None:
     extension.isa_select(isa)
 
 
-# A constant while compiling: what runs on a machine does not change, and looking for it cannot be traced.
-@torch.compiler.assume_constant_result
 def _serve(choice: str | None, device: str, dtype: torch.dtype, wanted: str) -> str:
     return _find(choice, device, dtype, wanted)
+
+
+# A constant while compiling: what runs on a machine does not change, and looking for it cannot be traced. This is all
+# that torch.compiler.assume_constant_result does, but that one imports the compiler, which takes seconds.
+_serve._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @cache

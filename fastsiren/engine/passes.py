@@ -246,7 +246,7 @@ class ValueBwdBwd(Pass):
             )  # fmt: skip
             seeds = tuple(seed.squeeze(1) for seed in grads.seeds)
         wanted = zip((need_y_bar, need_x, need_params, need_params), (seeds, (grads.x,), grads.weights, grads.biases))
-        return tuple(tensor for flag, group in wanted if flag for tensor in group)
+        return tuple(tensor for flag, group in wanted if flag for tensor in group if tensor is not None)
 
     def results(self, call: Call, args: Tensors) -> list[Result]:
         """Shapes of the results, and what they are."""
