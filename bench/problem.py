@@ -1,0 +1,113 @@
+"""A workload made concrete: coordinates, target, the plain module and what every contender answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .official import CHUNK, OfficialSiren, infer, step, target_of
+from .workloads import Workload
+
+Call = Callable[[], tuple[Tensor, ...]]
+
+
+class Unavailable(RuntimeError):
+    """A peer that cannot run here; the message is the reason."""
+
+
+class Contender(NamedTuple):
+    """One implementation of a workload.
+
+    Args:
+        name: ours, unfused, or the name of a peer.
+        call: What is timed. Training leaves the gradients in the parameters.
+        parameters: The parameters that a training call fills, else empty.
+    """
+
+    name: str
+    call: Call
+    parameters: list[nn.Parameter]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Inputs of a workload, made before anything is timed.
+
+    Args:
+        workload: What to compute.
+        module: The network in plain PyTorch; every contender has its weights.
+        x: Coordinates in [-1, 1], [N, D].
+        target: Target of the loss; a kind without one ignores it.
+    """
+
+    workload: Workload
+    module: OfficialSiren
+    x: Tensor  # [N, D]
+    target: Tensor  # [N, O] or [N, D]
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """Parameters of the plain module, where training contenders leave their gradients."""
+        return list(self.module.parameters()) if self.workload.training else []
+
+
+def make(workload: Workload, seed: int = 0) -> Problem:
+    """Return a workload's inputs in fp32; the same seed gives the same bits.
+
+    Args:
+        workload: What to compute.
+        seed: Of the weights, coordinates and targets.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = OfficialSiren(workload.d, workload.width, workload.layers, workload.o)
+    x = torch.rand(workload.points, workload.d, generator=generator) * 2 - 1
+    return Problem(workload, module, x, target_of(workload, generator))
+
+
+def eager_call(problem: Problem, chunk: int | None = None) -> Call:
+    """Return the call of eager PyTorch, over all points at once or in chunks.
+
+    Args:
+        problem: The inputs.
+        chunk: Points of one chunk. Default: all.
+    """
+    kind, size = problem.workload.kind, chunk or problem.workload.points
+    if problem.workload.training:
+        return lambda: step(kind, problem.module, problem.x, problem.target, size)
+    return lambda: infer(kind, problem.module, problem.x, size)
+
+
+def in_double(problem: Problem) -> Problem:
+    """Return the same inputs, bit for bit, in fp64."""
+    w = problem.workload
+    module = OfficialSiren(w.d, w.width, w.layers, w.o).double()
+    module.load_state_dict(problem.module.state_dict())
+    return Problem(w, module, problem.x.double(), problem.target.double())
+
+
+def truth(problem: Problem) -> dict[str, Tensor]:
+    """Return the results in fp64 by nested autograd, in chunks so that memory stays small."""
+    double = in_double(problem)
+    return results(double.workload, Contender("fp64", eager_call(double, CHUNK), double.parameters))
+
+
+def results(workload: Workload, contender: Contender) -> dict[str, Tensor]:
+    """Run a contender once and name what it returns, as vectors: quantities, or the loss and all gradients.
+
+    Args:
+        workload: What it computes.
+        contender: Who computes it.
+    """
+    outputs = contender.call()
+    if not workload.training:
+        names = ("value", "gradient", "Laplacian")
+        return {name: out.detach().flatten() for name, out in zip(names, outputs, strict=False)}
+    # A loss on derivatives does not reach the output bias: no gradient there means zero.
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in contender.parameters]
+    return {"loss": outputs[0].detach().reshape(1), "gradients": torch.cat([g.flatten() for g in gradients])}

@@ -1,0 +1,158 @@
+"""Rows of results and the CSV files that collect them, one file per kind of benchmark; rows are only ever appended."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import NamedTuple, get_type_hints
+
+from .machine import CHECKOUT, Machine
+from .workloads import Workload
+
+UNFUSED = "_unfused"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contender on one workload; README.md says what each column means."""
+
+    commit: str
+    date: str
+    machine: str
+    isa: str
+    threads: int
+    python: str
+    torch: str
+    fastsiren: str
+    malloc: str
+    workload: str
+    width: int
+    layers: int
+    points: int
+    d: int
+    o: int
+    peer: str
+    rounds: int
+    median_ms: float
+    p20_ms: float
+    p80_ms: float
+    ratio_median: float
+    ratio_best: float
+    percent_of_mm: float
+    error_ours: float
+    error_eager: float
+    peak_mb: float | None
+
+    @property
+    def key(self) -> tuple[str, int, int, int, int, int, str, str]:
+        """What was measured; of two rows with one key from the same machine, the later one counts."""
+        return (self.workload, self.width, self.layers, self.points, self.d, self.o, self.peer, self.malloc)
+
+    @property
+    def run(self) -> tuple[str, str, int]:
+        """Where it was measured: rows of different machines, instruction sets or threads are never compared."""
+        return (self.machine, self.isa, self.threads)
+
+
+class Measured(NamedTuple):
+    """The columns of a row that belong to one contender."""
+
+    peer: str
+    rounds: int
+    median_ms: float
+    p20_ms: float
+    p80_ms: float
+    ratio_median: float
+    ratio_best: float
+    percent_of_mm: float
+    error_ours: float
+    error_eager: float
+    peak_mb: float | None
+
+
+COLUMNS = tuple(field.name for field in fields(Row))
+
+
+def row(machine: Machine, workload: Workload, measured: Measured, *, variant: str = "") -> Row:
+    """Join the parts of a row.
+
+    Args:
+        machine: Columns of the run.
+        workload: What was computed.
+        measured: Columns of the contender.
+        variant: Added to the workload's name: "_unfused" where ours is the step through an ordinary PyTorch loss.
+    """
+    w = workload
+    shape = {"width": w.width, "layers": w.layers, "points": w.points, "d": w.d, "o": w.o}
+    return Row(**machine._asdict(), workload=w.kind + variant, **shape, **measured._asdict())
+
+
+def results_folder() -> Path:
+    """Return bench/results of the source tree, or fastsiren-bench in the current folder for an installed wheel."""
+    return CHECKOUT / "bench" / "results" if (CHECKOUT / "setup.py").exists() else Path("fastsiren-bench")
+
+
+def text(value: object) -> str:
+    """Write a cell: floats to six digits, nothing for None."""
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def append(path: Path, rows: list[Row]) -> None:
+    """Append rows to a CSV file, with a header when the file is new.
+
+    Args:
+        path: The file; its folder is made.
+        rows: What to append.
+
+    Raises:
+        ValueError: The file has other columns.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.exists() or path.stat().st_size == 0
+    if not new:
+        check_header(path)
+    with path.open("a", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if new:
+            writer.writerow(COLUMNS)
+        writer.writerows([text(value) for value in asdict(row).values()] for row in rows)
+
+
+def check_header(path: Path) -> None:
+    """Raise ValueError where the columns of a file are not those of Row."""
+    with path.open(newline="") as file:
+        header = next(csv.reader(file), [])
+    if tuple(header) != COLUMNS:
+        raise ValueError(f"{path} has the columns {', '.join(header)}; expected are {', '.join(COLUMNS)}")
+
+
+def read(path: Path) -> list[Row]:
+    """Read the rows of a CSV file, oldest first.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file has other columns.
+    """
+    check_header(path)
+    types = get_type_hints(Row)
+
+    def value(name: str, cell: str) -> object:
+        if types[name] == float | None:
+            return float(cell) if cell else None
+        return types[name](cell)
+
+    with path.open(newline="") as file:
+        return [Row(**{name: value(name, cell) for name, cell in record.items()}) for record in csv.DictReader(file)]
+
+
+def latest(rows: list[Row], *, isa: str | None = None, commit: str | None = None) -> list[Row]:
+    """Return the last row of every key, from one machine, instruction set and thread count: those of the last row.
+
+    Args:
+        rows: Rows, oldest first.
+        isa: Take only rows of this instruction set. Default: that of the last row.
+        commit: Take only rows of this commit. Default: any.
+    """
+    rows = [r for r in rows if isa in (None, r.isa) and commit in (None, r.commit)]
+    return list({r.key: r for r in rows if r.run == rows[-1].run}.values())
