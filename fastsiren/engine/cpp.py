@@ -293,26 +293,29 @@ def loss_fwd(
     """Loss and parameter gradients in one pass over tiles of points; see the table of backends for the losses."""
     net = _net(weights, biases, omegas)
     N, D, O = x.shape[0], net.in_features, net.out_features
+    if (target is None) != (kind == "eikonal"):
+        raise ValueError(f"target: got {target}, expected a tensor for every loss but 'eikonal', which takes None")
     if target is not None:
         target = net.rows("target", target, *((N, O, D) if kind == "gradient" else (N, O)))
     weight = None if weight is None else net.rows("weight", weight, N)
     loss = _C.LossArgs(_LOSSES[kind], _address(target), _address(weight), 1 / max(N * O, 1) if reduction == "mean" else 1.0)
     wanted = _Wanted(net, None, (), need_params)
-    total = net.call(*_loss_pass(net, kind, x), loss, wanted.args)
+    name, inputs = _loss_pass(net, kind, x)
+    total = net.call(name, inputs.args, 0, 0, 0, loss, wanted.args)
     if N == 0 and reduction == "mean":
         total = math.nan
     return torch.tensor(total, dtype=net.dtype), wanted.grads()
 
 
-def _loss_pass(net: _Net, kind: str, x: Tensor) -> tuple[Any, ...]:
+def _loss_pass(net: _Net, kind: str, x: Tensor) -> tuple[str, _JetInputs | _SandwichInputs]:
     """The cheapest pass that makes what the loss is of: reverse mode when there are fewer outputs than inputs."""
     D, O = net.in_features, net.out_features
     identity = torch.eye(D, dtype=net.dtype)
     if kind in ("gradient", "eikonal") and O < D:
-        return "sandwich_bwd", _sandwich_inputs(net, x, identity[:0], torch.eye(O, dtype=net.dtype)).args, 0, 0, 0
+        return "sandwich_bwd", _sandwich_inputs(net, x, identity[:0], torch.eye(O, dtype=net.dtype))
     directions = identity[:0] if kind == "value" else identity
     forms = identity[None] if kind == "laplacian" else identity.new_empty(0, len(directions), len(directions))
-    return "jet_bwd", _jet_inputs(net, x, directions, forms).args, 0, 0, 0
+    return "jet_bwd", _jet_inputs(net, x, directions, forms)
 
 
 def grid_fwd(
