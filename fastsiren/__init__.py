@@ -4,18 +4,13 @@ Importing needs torch alone and touches no device. Applications (render, fit, pr
 """
 
 import sys
-import warnings
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-with warnings.catch_warnings():
-    # torch warns of itself when it first loads forward mode.
-    warnings.filterwarnings("ignore", "`torch.jit.script", DeprecationWarning)
-    from . import functional
-from . import init, losses
+from . import functional, init, losses
 from .derivatives import derivatives, directional, explain, hessian, laplacian, value_and_jacobian
 from .engine.backends import precision, use_backend
 from .siren import Siren
@@ -68,7 +63,7 @@ class _Package(ModuleType):
         raise AttributeError(f"module 'fastsiren' has no attribute {name!r}")
 
     def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), "grids"})
+        return sorted({*super().__dir__(), "grids", "render"})
 
 
 sys.modules[__name__].__class__ = _Package

@@ -29,12 +29,17 @@ def coordinates(x: Tensor, params: Parameters) -> Tensor:  # [..., D]
     Autocast changes nothing in fastsiren but that coordinates are cast back to the dtype of the parameters.
     """
     weight = params.weights[0]
-    if isinstance(x, Tensor) and x.is_floating_point() and torch.is_autocast_enabled(x.device.type):
+    if isinstance(x, Tensor) and x.is_floating_point() and _autocast(x.device.type):
         x = x.to(weight.dtype)
     check_tensor("x", x, like=weight, of="the parameters")
     if x.ndim < 1 or x.shape[-1] != weight.shape[-1]:
         raise ValueError(f"x: got shape {tuple(x.shape)}, expected (..., {weight.shape[-1]}) as the network has inputs")
     return x
+
+
+def _autocast(device: str) -> bool:
+    # Asking whether it is enabled raises for devices that cannot have it, such as meta.
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def check_tensor(name: str, given: Tensor, *, like: Tensor, of: str) -> None:
