@@ -7,6 +7,7 @@ writer out. Both helpers vanish when the work ends; after a kill they stay, and 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -33,24 +34,30 @@ def check_output(path: str | os.PathLike[str], *, overwrite: bool) -> Path:
         OutputError: The path is a directory or a device, exists already, or its directory is missing or read-only.
     """
     path = Path(path)
-    try:
-        if path.is_dir():
-            raise OutputError(f"cannot write {path}: it is a directory; give a file name with -o")
-        if path.exists() and not path.is_file():
-            raise OutputError(f"cannot write {path}: it is not a regular file; choose another place with -o")
-        if path.exists() and not overwrite:
-            raise OutputError(f"{path} exists already; use --overwrite to replace it, or another name with -o")
-        if not path.parent.is_dir():
-            raise OutputError(f"cannot write {path}: directory {path.parent} does not exist; create it first")
-    except ValueError as error:
-        raise OutputError(f"cannot write {str(path)!r}: {error}; choose another name with -o") from None
-    except OSError as error:
-        if isinstance(error, OutputError):
-            raise
-        raise from_os_error(error, str(path), "write") from None
+    mode = _mode(path)
+    if mode is not None and stat.S_ISDIR(mode):
+        raise OutputError(f"cannot write {path}: it is a directory; give a file name with -o")
+    if mode is not None and not stat.S_ISREG(mode):
+        raise OutputError(f"cannot write {path}: it is not a regular file; choose another place with -o")
+    if mode is not None and not overwrite:
+        raise OutputError(f"{path} exists already; use --overwrite to replace it, or another name with -o")
+    if not path.parent.is_dir():
+        raise OutputError(f"cannot write {path}: directory {path.parent} does not exist; create it first")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write {path}: directory {path.parent} is not writable; choose another place with -o")
     return path
+
+
+def _mode(path: Path) -> int | None:
+    """Kind and permissions of what is at a path; None when nothing is."""
+    try:
+        return os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise from_os_error(error, str(path), "write") from None
+    except ValueError as error:
+        raise OutputError(f"cannot write {str(path)!r}: {error}; choose another name with -o") from None
 
 
 def _try_lock(descriptor: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -92,7 +93,7 @@ def _fits(network: dict[str, Any], tensors: dict[str, Array]) -> bool:
     inputs, hidden, layers, outputs = sizes
     widths = [inputs, *[hidden] * (layers + 1), outputs]
     last_is_linear = network.get("outermost_linear") is True
-    for i, (n_in, n_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for i, (n_in, n_out) in enumerate(pairwise(widths)):
         name = f"{_PREFIX}{i}" if last_is_linear and i == layers + 1 else f"{_PREFIX}{i}.linear"
         weight, bias = tensors.get(f"{name}.weight"), tensors.get(f"{name}.bias")
         if weight is None or bias is None or weight.shape != (n_out, n_in) or bias.shape != (n_out,):

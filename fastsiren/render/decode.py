@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import derivatives
+from ..derivatives import laplacian, value_and_jacobian
 from ..engine import backends
 from ..grids import Grid
 from .tiles import Tile
@@ -55,9 +55,9 @@ class Decoder:
             return self._value(tile, out)
         x = self.grid.coordinates(tile.start, tile.shape, dtype=self.dtype).to(self.device).reshape(-1, len(tile.shape))
         if self.quantity == "gradient":
-            found = derivatives.value_and_jacobian(self.net, x).jacobian
+            found = value_and_jacobian(self.net, x).jacobian
         else:
-            found = derivatives.laplacian(self.net, x).laplacian
+            found = laplacian(self.net, x).laplacian
         return found if out is None else out.copy_(found)
 
     def _value(self, tile: Tile, out: Tensor | None) -> Tensor:

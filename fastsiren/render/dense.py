@@ -57,8 +57,8 @@ def render(
     Args:
         net: A `Siren` or a converted module.
         grid: Where to evaluate; see `fastsiren.grids.Grid`.
-        out: None makes a tensor; a floating-point tensor or array [*grid.shape, ...] is filled; a path is written as the
-            extension says (.npy holds the numbers themselves, picture formats expect values in [-1, 1]).
+        out: None makes a tensor; a floating-point tensor or array [*grid.shape, ...] is filled; a path is written as
+            its extension says (.npy holds the numbers themselves, picture formats expect values in [-1, 1]).
         tile: Points evaluated at a time; default 65536. The numbers do not depend on it.
         quantity: "value" [.., O], "gradient" [.., O, D] (the Jacobian) or "laplacian" [.., O].
         progress: Show progress on standard error.

@@ -65,6 +65,7 @@ class ValuePainter:
         self.channels = channels
 
     def __call__(self, numbers: Array) -> Array:
+        """[n, channels] -> [n, channels]."""
         return (numbers * np.float32(0.5) + np.float32(0.5)).astype(np.float32)
 
 
@@ -81,6 +82,7 @@ class GradientPainter:
         self._scale = scale
 
     def __call__(self, numbers: Array) -> Array:
+        """[n, channels, 2] -> [n, 3]."""
         down, right = np.moveaxis(_luma(numbers), -1, 0)
         value = np.clip(np.hypot(down, right) / self._scale, 0, 1) ** 0.7
         angle = np.arctan2(-down, right)
@@ -102,4 +104,5 @@ class LaplacianPainter:
         self._scale = scale
 
     def __call__(self, numbers: Array) -> Array:
+        """[n, channels] -> [n, 1]."""
         return (0.5 + 0.5 * np.clip(_luma(numbers) / self._scale, -1, 1)).astype(np.float32)[:, None]

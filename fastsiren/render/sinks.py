@@ -148,13 +148,13 @@ def image_sink(file: IO[bytes], kind: str, shape: Sequence[int], *, channels: in
         NoSpaceError: The file would not fit.
     """
     check_image(kind, shape, channels=channels, bits=bits)
+    total = shape[0] * shape[1] * channels * bits // 8
+    # Deflate shrinks at most 1032-fold: what cannot fit even so is refused now.
+    _refuse_without_space(file, total if kind == "tiff" else total // 1032)
     if kind == "png":
-        # Deflate shrinks at most 1032-fold: what cannot fit even so is refused now.
-        _refuse_without_space(file, shape[0] * shape[1] * channels * bits // 8 // 1032)
         return PngSink(file, shape, channels=channels, bits=bits)
     if kind == "tiff":
-        header = tiff_header(shape[1], shape[0], channels=channels, bits=bits)
-        return FlatSink(file, header, shape[0] * shape[1] * channels * bits // 8)
+        return FlatSink(file, tiff_header(shape[1], shape[0], channels=channels, bits=bits), total)
     return BufferSink(file, shape, channels, lambda picture: _encode(picture, kind))
 
 
@@ -166,7 +166,7 @@ def check_image(kind: str, shape: Sequence[int], *, channels: int, bits: int) ->
         raise UsageError(f"{kind} files hold no transparency; use {', '.join(_ALPHA[:-1])} or {_ALPHA[-1]}")
     if max(shape) > _LONGEST_SIDE[kind]:
         raise UsageError(
-            f"{kind} files have at most {_LONGEST_SIDE[kind]} pixels along a side, {max(shape)} were asked for; use tiff"
+            f"{kind} files have at most {_LONGEST_SIDE[kind]} pixels along a side, not {max(shape)}; use tiff"
         )
     if kind not in ("png", "tiff") and shape[0] * shape[1] * channels > _LARGEST_BUFFER:
         raise UsageError(f"a {kind} of {shape[1]}x{shape[0]} pixels would have to fit in memory; use png or tiff")
@@ -209,5 +209,5 @@ def _refuse_without_space(file: IO[bytes], total: int) -> None:
     free = status.f_bavail * status.f_frsize
     if status.f_blocks and total > free:
         raise NoSpaceError(
-            f"no space left: the output needs {total:,} bytes, {free:,} are free; choose a smaller --size or another place"
+            f"no space left: the output needs {total:,} bytes, {free:,} are free; use a smaller --size or another place"
         )

@@ -24,7 +24,8 @@ def tiff_header(width: int, height: int, *, channels: int, bits: int) -> bytes:
     """
     row = width * channels * bits // 8
     big = row * height > 2**32 - 2**26
-    rows = max(1, min(height, _STRIP // row))
+    # A megabyte each, or a millionth part of a very large picture, keeps the table of strips small.
+    rows = max(1, min(height, max(_STRIP, row * height >> 20) // row))
     counts = np.full(-(-height // rows), rows * row, np.uint64)
     counts[-1] = (height - (len(counts) - 1) * rows) * row
     place = _LONG8 if big else _LONG

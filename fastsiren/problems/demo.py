@@ -1,0 +1,100 @@
+"""The demonstration: fit a photograph, look at it and its derivatives, measure the speed on this machine."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import time
+from pathlib import Path
+
+from .. import images
+from ..faults import InputError
+from ..grids import Grid
+from ..images import Picture
+from ..render import render_file
+from . import image as image_problem
+from .contact_sheet import contact_sheet
+from .speed import Comparison, compare
+
+__all__ = ["photograph", "run"]
+
+_PHOTOGRAPH = "skimage/data/astronaut.png"
+_LARGEST_SIDE = 512
+
+
+def photograph() -> Path:
+    """Path of the photograph that scikit-image brings along; the package is not imported.
+
+    Raises:
+        InputError: scikit-image is not installed.
+    """
+    try:
+        path = Path(str(importlib.metadata.distribution("scikit-image").locate_file(_PHOTOGRAPH)))
+    except importlib.metadata.PackageNotFoundError:
+        path = None
+    if path is None or not path.is_file():
+        raise InputError(
+            "the photograph of the demo comes with scikit-image, which is not installed; "
+            "run: pip install 'fastsiren[data]', or give a picture of your own with --image"
+        )
+    return path
+
+
+def run(
+    directory: str | os.PathLike[str], *, image: str | None = None, quick: bool = False, progress: bool = True
+) -> str:
+    """Fit, render, compare; everything is written into `directory`.
+
+    Args:
+        directory: An existing directory; files of an earlier demo are replaced.
+        image: Another picture; None takes the photograph of scikit-image.
+        quick: A smaller network, fewer steps and shorter timings.
+        progress: Show progress on standard error.
+
+    Returns:
+        A report of a few lines.
+    """
+    begun = time.monotonic()
+    home = Path(directory)
+    picture = _reduced(images.read(image or photograph()))
+    settings = {"steps": 300, "hidden": 64} if quick else {}
+    checkpoint = home / "photo.safetensors"
+    fitted = image_problem.fit(picture, out=checkpoint, overwrite=True, progress=progress, **settings)
+    if fitted.exit_code:
+        raise SystemExit(fitted.exit_code)
+    names = _render_all(home, picture, fitted.net, progress)
+    rows = compare(points=4096 if quick else 16384, repeats=3 if quick else 7)
+    sheet = contact_sheet(picture, names, fitted.psnr, rows)
+    sheet.save(home / "contact_sheet.png")
+    return _report(home, picture, fitted, rows, time.monotonic() - begun)
+
+
+def _reduced(picture: Picture) -> Picture:
+    """The picture, every n-th pixel of it when it is large: the demo is to take minutes."""
+    step = -(-max(picture.pixels.shape[:2]) // _LARGEST_SIDE)
+    return Picture(picture.pixels[::step, ::step].copy())
+
+
+def _render_all(home: Path, picture: Picture, net: image_problem.Siren, progress: bool) -> dict[str, Path]:
+    """Write the renderings; the paths by panel."""
+    height, width = picture.pixels.shape[:2]
+    paths = {}
+    for name, scale, quantity in (
+        ("fit", 1, "value"),
+        ("fit_4x", 4, "value"),
+        ("gradient", 1, "gradient"),
+        ("laplacian", 1, "laplacian"),
+    ):
+        grid = Grid.over((height * scale, width * scale))
+        paths[name] = render_file(net, grid, home / f"{name}.png", quantity=quantity, progress=progress, overwrite=True)
+    return paths
+
+
+def _report(home: Path, picture: Picture, fitted: image_problem.Fit, rows: list[Comparison], seconds: float) -> str:
+    height, width = picture.pixels.shape[:2]
+    lines = [
+        f"fitted {width}x{height} pixels in {fitted.seconds:.0f} s ({fitted.steps} steps): PSNR {fitted.psnr:.2f} dB",
+        *(row.line() for row in rows),
+        f"pictures in {home}{os.sep}: contact_sheet.png shows them all; {seconds:.0f} s in all",
+    ]
+    return "\n".join(lines)

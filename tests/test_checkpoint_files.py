@@ -1,0 +1,233 @@
+"""Checkpoint files: complete or not there, and never a silent wrong tensor."""
+
+import json
+import os
+import random
+
+import numpy as np
+import pytest
+import torch
+
+import fastsiren
+from fastsiren import tensorfile
+from fastsiren.faults import InputError, NoSpaceError, OutputError
+from fastsiren.files import atomic_output, check_output, output_lock
+from fastsiren.fit import checkpoint
+from fastsiren.tensorfile import TensorFile
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A small network in a file, with the file's bytes."""
+    net = fastsiren.Siren(2, 5, 1, 3, first_omega_0=20, hidden_omega_0=10)
+    path = tmp_path / "net.safetensors"
+    checkpoint.save(path, net, {"problem": "image", "note": "abc"})
+    return path, net, path.read_bytes()
+
+
+def same(found, net):
+    return all(torch.equal(value, net.state_dict()[name]) for name, value in found.state_dict().items())
+
+
+def test_round_trip(saved):
+    path, net, _ = saved
+    found = checkpoint.load(path)
+    assert same(found.net, net)
+    assert (found.net.first_omega_0, found.net.hidden_omega_0) == (20, 10)
+    assert found.description["note"] == "abc"
+    assert found.state == {}
+    x = torch.rand(7, 2)
+    assert torch.equal(found.net(x), net(x))
+
+
+def test_sine_output_layer_and_double_precision(tmp_path):
+    net = fastsiren.Siren(1, 4, 0, 2, outermost_linear=False, dtype=torch.float64)
+    checkpoint.save(tmp_path / "n", net, {})
+    found = checkpoint.load(tmp_path / "n").net
+    assert found.outermost_linear is False
+    assert found.net[0].linear.weight.dtype == torch.float64
+    assert same(found, net)
+
+
+def test_the_safetensors_library_reads_the_tensors(saved):
+    from safetensors.torch import load_file
+
+    path, net, _ = saved
+    tensors = load_file(path)
+    assert set(tensors) == set(net.state_dict())
+    assert torch.equal(tensors["net.0.linear.weight"], net.state_dict()["net.0.linear.weight"])
+
+
+def test_saving_to_the_file_that_was_loaded(saved):
+    path, net, _ = saved
+    found = checkpoint.load(path)
+    checkpoint.save(path, found.net, found.description)
+    assert same(checkpoint.load(path).net, net)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 7, 8, 9, 100, "half", -1])
+def test_truncated_files_are_refused(saved, cut):
+    path, _, data = saved
+    path.write_bytes(data[: len(data) // 2 if cut == "half" else cut])
+    with pytest.raises(InputError, match=r"net\.safetensors .*bytes") as caught:
+        checkpoint.load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_flipped_bits_are_never_silent(saved):
+    """Every file that still loads must hold exactly what was saved; nearly all must be refused."""
+    path, net, data = saved
+    rng = random.Random(0)
+    refused = 0
+    for _ in range(200):
+        bad = bytearray(data)
+        place = rng.randrange(len(bad) * 8)
+        bad[place // 8] ^= 1 << place % 8
+        path.write_bytes(bad)
+        try:
+            found = checkpoint.load(path)
+        except InputError:
+            refused += 1
+            continue
+        assert same(found.net, net)
+        assert (found.net.first_omega_0, found.net.hidden_omega_0, found.description["note"]) == (20, 10, "abc")
+    assert refused >= 190
+
+
+def test_the_description_is_sealed_too(saved):
+    path, _, data = saved
+    changed = data.replace(rb"\"first_omega_0\":20.0", rb"\"first_omega_0\":21.0")
+    assert changed != data
+    path.write_bytes(changed)
+    with pytest.raises(InputError, match="checksum"):
+        checkpoint.load(path)
+
+
+def test_extra_bytes_are_refused(saved):
+    path, _, data = saved
+    path.write_bytes(data + b"\0")
+    with pytest.raises(InputError):
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"format": 2}, "update fastsiren"),
+        ({"network": {"hidden_features": 10**9}}, "do not fit"),
+        ({"network": {"hidden_layers": 10**9}}, "do not fit"),
+        ({"network": {"hidden_features": 6}}, "do not fit"),
+        ({"network": {"outermost_linear": False}}, "do not fit"),
+        ({"network": {"in_features": -1}}, "do not fit"),
+        ({"network": {"hidden_features": True}}, "do not fit"),
+        ({"network": {"hidden_features": "5"}}, "do not fit"),
+    ],
+    ids=str,
+)
+def test_claims_are_checked_before_anything_is_made(saved, change, words):
+    """The checksum of such a file is right: it was written to mislead."""
+    path, _, _ = saved
+    description, tensors = tensorfile.read(path)
+    for key, value in change.items():
+        description[key] = {**description[key], **value} if isinstance(value, dict) else value
+    tensorfile.write(path, TensorFile(description, tensors))
+    with pytest.raises(InputError, match=words):
+        checkpoint.load(path)
+
+
+def test_other_files_are_refused(tmp_path):
+    from safetensors.numpy import save_file
+
+    (tmp_path / "text").write_text("hello\n" * 100)
+    save_file({"a": np.zeros(3, np.float32)}, tmp_path / "foreign")
+    for name, words in (
+        ("text", "not a checkpoint"),
+        ("foreign", "not written by fastsiren"),
+        ("none", "no such file"),
+    ):
+        with pytest.raises(InputError, match=words):
+            checkpoint.load(tmp_path / name)
+    with pytest.raises(InputError, match="directory"):
+        checkpoint.load(tmp_path)
+
+
+def test_a_pickled_payload_is_refused_and_does_not_run(tmp_path):
+    canary = tmp_path / "canary"
+    path = tmp_path / "evil.pt"
+    path.write_bytes(f"cos\nsystem\n(S'touch {canary}'\ntR.".encode())
+    with pytest.raises(InputError):
+        checkpoint.load(path)
+    assert not canary.exists()
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(saved):
+    path, _, data = saved
+    with pytest.raises(RuntimeError, match="midway"), atomic_output(path) as file:
+        file.write(b"half")
+        raise RuntimeError("midway")
+    assert path.read_bytes() == data
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_a_link_is_written_through(tmp_path):
+    (tmp_path / "real").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("real")
+    with atomic_output(tmp_path / "link") as file:
+        file.write(b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_bytes() == b"new"
+
+
+def test_output_paths_that_cannot_work_are_refused_at_once(tmp_path):
+    (tmp_path / "old").write_bytes(b"old")
+    cases = [
+        (tmp_path, "directory"),
+        (tmp_path / "old", "--overwrite"),
+        (tmp_path / "none" / "a", "does not exist"),
+        (tmp_path / "old" / "a", "old"),
+        (tmp_path / ("x" * 300), "too long"),
+        ("a\0b", "null"),
+        ("/dev/null", "not a regular file"),
+    ]
+    for path, words in cases:
+        with pytest.raises(OutputError, match=words):
+            check_output(path, overwrite=False)
+    assert check_output(tmp_path / "old", overwrite=True) == tmp_path / "old"
+
+
+def test_a_second_writer_is_refused_and_stale_files_are_swept(tmp_path):
+    path = tmp_path / "out"
+    (tmp_path / ".out.part").write_bytes(b"left by a kill")
+    (tmp_path / ".out.lock").write_bytes(b"")
+    with output_lock(path):
+        assert not (tmp_path / ".out.part").exists()
+        # A lock belongs to the open file, so a second opening stands for a second process.
+        with pytest.raises(OutputError, match=r"another process.*\.out\.lock"), output_lock(path):
+            pass
+        assert (tmp_path / ".out.lock").exists()
+    assert os.listdir(tmp_path) == []
+    with output_lock(path):
+        pass
+
+
+def test_no_space_left_is_a_fault_of_its_own_and_keeps_the_old_file(tmp_path):
+    """A file size limit stands in for a full disk; the write fails half way either way."""
+    resource = pytest.importorskip("resource")
+    (tmp_path / "out").write_bytes(b"old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(NoSpaceError, match="size limit") as caught, atomic_output(tmp_path / "out") as file:
+            file.write(bytes(100_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.exit_code == 5
+    assert os.listdir(tmp_path) == ["out"]
+    assert (tmp_path / "out").read_bytes() == b"old"
+
+
+def test_descriptions_are_plain_json(saved):
+    path, _, data = saved
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    assert set(header["__metadata__"]) == {"format", "fastsiren", "sha256"}
+    assert json.loads(header["__metadata__"]["fastsiren"])["network"]["hidden_features"] == 5
