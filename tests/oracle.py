@@ -16,10 +16,11 @@ Gradients, for whatever the caller made require one:
 In float64 itself, where plain torch is the exact result, compare by `relative_error`.
 """
 
+import contextlib
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -66,6 +67,17 @@ def uniform(*shape: int, bound: float = 1.0, seed: int = 0, dtype: torch.dtype =
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
     """Standard normal numbers: cotangents and seeds."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Run torch on one thread: small work is faster so on a busy machine, and its sums are always the same."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 # Networks
@@ -115,14 +127,11 @@ def _train(name: str) -> Net:
     net = network((inputs, 64, 64, 64, outputs), (first_omega, 30.0, 30.0), seed=7, dtype=torch.float32).tracked()
     x = points(net, 512, seed=8)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
-    threads = torch.get_num_threads()
-    # One thread: work this small waits for a second one, and its sums would depend on their number.
-    torch.set_num_threads(1)
-    for _ in range(120):
-        optimizer.zero_grad()
-        (value(net, x) - target(x)).square().mean().backward()
-        optimizer.step()
-    torch.set_num_threads(threads)
+    with one_thread():
+        for _ in range(120):
+            optimizer.zero_grad()
+            (value(net, x) - target(x)).square().mean().backward()
+            optimizer.step()
     return net.to(torch.float32)
 
 

@@ -2,7 +2,7 @@
 
 import itertools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 import torch
@@ -18,6 +18,12 @@ NEED = {"need_x": True, "need_params": True}
 SIZES = list(itertools.product((1, 2, 3, 4), (1, 2, 3)))
 SHARED = ("shared", "per_point")
 PASSES = ("value", "jet", "adjoint", "sandwich")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    with oracle.one_thread():
+        yield
 
 
 def case(d: int, o: int, seeds: str) -> tuple[Net, Tensor]:
