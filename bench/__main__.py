@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -67,9 +68,7 @@ def run_cpu(options: argparse.Namespace, arguments: list[str]) -> int:
         seconds = options.seconds if options.seconds is not None else 0.3 if options.quick else 15.0
         settings = cpu.Settings(tuple(peers), seconds, options.rounds, memory, options.backend)
         child = [*arguments, "--malloc", malloc]
-        codes.append(
-            cpu.run_with_malloc(malloc, child, lambda m=malloc, s=settings: cpu.run(workloads, s, m, options.out))
-        )
+        codes.append(cpu.run_with_malloc(malloc, child, partial(cpu.run, workloads, settings, malloc, options.out)))
     return max(codes)
 
 

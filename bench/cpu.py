@@ -94,7 +94,7 @@ def run(workloads: list[Workload], settings: Settings, malloc: str, out: Path) -
 def measure(workload: Workload, settings: Settings, machine: Machine) -> list[Row]:
     """Check, time and print one workload and return its rows."""
     # Each workload compiles its own functions; without this they would count against Dynamo's recompile limit.
-    torch._dynamo.reset()
+    torch.compiler.reset()
     problem = make(workload)
     entrants = enter(problem, settings.peers)
     contenders, verdicts, absent = check(problem, entrants.contenders)
@@ -186,7 +186,7 @@ def rows_of(
         measured = Measured(
             "ours" if name == variant else name,
             len(times),
-            *(1e3 * seconds for seconds in timing.spread(times)),
+            *timing.spread([1e3 * seconds for seconds in times]),
             *ratio,
             timing.spread(percent).median,
             *verdicts[variant].worst,

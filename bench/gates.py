@@ -58,7 +58,8 @@ RATIOS = (
 
 def unfused(bar: Bar) -> Bar:
     """Return the bar of the same step through an ordinary loss."""
-    return bar._replace(workload=bar.workload + UNFUSED, least=tuple(UNFUSED_SHARE * value for value in bar.least))
+    least = (UNFUSED_SHARE * bar.least[0], UNFUSED_SHARE * bar.least[1])
+    return bar._replace(workload=bar.workload + UNFUSED, least=least)
 
 
 def share(workload: Workload) -> Bar:

@@ -142,11 +142,12 @@ def torch_jet(problem: Problem) -> Contender:
     """Return torch-jet's collapsed Taylor mode (PyPI: jet-for-pytorch)."""
     try:
         version = importlib.metadata.version("jet-for-pytorch")
-        from jet import jet
-    except ImportError as error:
+    except importlib.metadata.PackageNotFoundError as error:
         raise Unavailable("jet-for-pytorch is not installed; it needs Python 3.12 or newer") from error
     if int(version.split(".")[0]) < 1:
         raise Unavailable(f"jet-for-pytorch {version} is installed; collapsed jets need 1.0 or newer")
+    from jet import jet
+
     w, x, target = problem.workload, problem.x, problem.target
     seeds = (x, torch.eye(w.d).unsqueeze(1).expand(w.d, w.points, w.d), torch.zeros_like(x))
     transformed = jet(problem.module, (x,), collapsed=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import NamedTuple, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
 from .machine import CHECKOUT, Machine
 from .workloads import Workload
@@ -84,8 +84,8 @@ def row(machine: Machine, workload: Workload, measured: Measured, *, variant: st
         variant: Added to the workload's name: "_unfused" where ours is the step through an ordinary PyTorch loss.
     """
     w = workload
-    shape = {"width": w.width, "layers": w.layers, "points": w.points, "d": w.d, "o": w.o}
-    return Row(**machine._asdict(), workload=w.kind + variant, **shape, **measured._asdict())
+    columns = (*machine, w.kind + variant, w.width, w.layers, w.points, w.d, w.o, *measured)
+    return Row(*columns)
 
 
 def results_folder() -> Path:
@@ -137,7 +137,7 @@ def read(path: Path) -> list[Row]:
     check_header(path)
     types = get_type_hints(Row)
 
-    def value(name: str, cell: str) -> object:
+    def value(name: str, cell: str) -> Any:
         if types[name] == float | None:
             return float(cell) if cell else None
         return types[name](cell)
