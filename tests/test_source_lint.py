@@ -183,7 +183,8 @@ def imports(module: str, path: Path) -> Iterator[str]:
             base = package.rsplit(".", node.level - 1)[0] if node.level else ""
             origin = ".".join(part for part in (base, node.module) if part)
             if origin.split(".")[0] == "fastsiren":
-                deeper = (f"{origin}.{alias.name}" for alias in node.names)
+                # Its version is the one thing of the package itself that any part may ask for.
+                deeper = (f"{origin}.{alias.name}" for alias in node.names if alias.name != "__version__")
                 yield from (name if name in MODULES or name == "fastsiren._C" else origin for name in deeper)
 
 
