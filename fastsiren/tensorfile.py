@@ -30,9 +30,13 @@ class TensorFile(NamedTuple):
     tensors: dict[str, Array]
 
 
-def digest(description: str, tensors: dict[str, Array]) -> str:
+def _canonical(values: dict[str, Any]) -> str:
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(description: dict[str, Any], tensors: dict[str, Array]) -> str:
     """SHA-256 over the description and, in order of name, each tensor's name, type, shape and bytes."""
-    sha = hashlib.sha256(description.encode())
+    sha = hashlib.sha256(_canonical(description).encode())
     for name in sorted(tensors):
         array = tensors[name]
         sha.update(f"\n{name} {array.dtype.str} {list(array.shape)}\n".encode())
@@ -52,10 +56,10 @@ def write(path: str | os.PathLike[str], content: TensorFile) -> None:
     """
     from safetensors.numpy import save
 
-    text = json.dumps(content.description, sort_keys=True, separators=(",", ":"), allow_nan=False)
     tensors = {name: np.asarray(array, order="C") for name, array in content.tensors.items()}
-    # "format" tells other readers that the names are those of a PyTorch state dict.
-    metadata = {"format": "pt", KEY: text, "sha256": digest(text, tensors)}
+    sealed = {"description": content.description, "sha256": digest(content.description, tensors)}
+    # One entry only: the library writes several in random order, and equal content is to give equal files.
+    metadata = {KEY: _canonical(sealed)}
     with atomic_output(path) as file:
         file.write(save(tensors, metadata))
 
@@ -72,9 +76,14 @@ def read(path: str | os.PathLike[str]) -> TensorFile:
     metadata, tensors = _parse(path)
     if KEY not in metadata:
         raise InputError(f"{path} was not written by fastsiren (no {KEY!r} entry in its header); fit an image first")
-    if digest(metadata[KEY], tensors) != metadata.get("sha256"):
+    try:
+        sealed = json.loads(metadata[KEY])
+        description, intact = sealed["description"], digest(sealed["description"], tensors) == sealed["sha256"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        description, intact = {}, False
+    if not intact or not isinstance(description, dict):
         raise InputError(f"{path} is damaged: its SHA-256 checksum does not match; restore the file or fit again")
-    return TensorFile(json.loads(metadata[KEY]), tensors)
+    return TensorFile(description, tensors)
 
 
 def _parse(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, Array]]:
@@ -88,7 +97,7 @@ def _parse(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, Arra
     except (SafetensorError, KeyError, TypeError, AttributeError, UnicodeError) as error:
         why = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
-            f"{path} is not a checkpoint, or is truncated or damaged ({size} bytes; {why}); restore the file or fit again"
+            f"{path} is not a checkpoint, or is truncated or damaged ({size} bytes; {why}); restore it or fit again"
         ) from None
     except FileNotFoundError:
         raise InputError(f"cannot read {path}: no such file; check the name") from None

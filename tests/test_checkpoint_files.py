@@ -227,7 +227,15 @@ def test_no_space_left_is_a_fault_of_its_own_and_keeps_the_old_file(tmp_path):
 
 
 def test_descriptions_are_plain_json(saved):
-    path, _, data = saved
+    data = saved[2]
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    assert set(header["__metadata__"]) == {"format", "fastsiren", "sha256"}
-    assert json.loads(header["__metadata__"]["fastsiren"])["network"]["hidden_features"] == 5
+    assert set(header["__metadata__"]) == {"fastsiren"}
+    sealed = json.loads(header["__metadata__"]["fastsiren"])
+    assert sealed["description"]["network"]["hidden_features"] == 5
+
+
+def test_equal_content_gives_equal_files(saved):
+    path, net, data = saved
+    for _ in range(8):
+        checkpoint.save(path, net, {"note": "abc", "problem": "image"})
+        assert path.read_bytes() == data

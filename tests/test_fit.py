@@ -1,0 +1,285 @@
+"""Training: every pixel in turn, the same bits after a break, and a stop that leaves a good file."""
+
+import json
+import math
+import os
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+import fastsiren
+from fastsiren import faults, stopping
+from fastsiren.fit import Shuffle, Trainer, checkpoint, decay, run
+from fastsiren.images import Picture, psnr
+from fastsiren.problems import image
+
+SMALL = {"hidden": 16, "layers": 1, "omega": 8.0, "lr": 0.02, "batch": 50, "progress": False}
+
+
+def picture(height=12, width=10, channels=3, dtype=np.uint8):
+    """A smooth picture over the whole range."""
+    rows, columns = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+    phases = np.arange(channels)
+    waves = 0.5 + 0.5 * np.sin(3 * rows[..., None] + 4 * columns[..., None] + phases)
+    return Picture((waves * np.iinfo(dtype).max).astype(dtype))
+
+
+def equal(a, b):
+    return set(a) == set(b) and all(np.array_equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize(("count", "batch"), [(10, 4), (12, 4), (5, 5), (7, 100), (1, 1)])
+def test_each_epoch_visits_every_sample_once(count, batch):
+    sampler = Shuffle(count, batch, seed=3)
+    for epoch in range(3):
+        steps = range(epoch * sampler.steps_per_epoch, (epoch + 1) * sampler.steps_per_epoch)
+        assert sorted(torch.cat([sampler(step) for step in steps]).tolist()) == list(range(count))
+
+
+def test_samples_depend_on_seed_and_step_alone():
+    forward = [Shuffle(100, 30, seed=1)(step).tolist() for step in range(8)]
+    sampler = Shuffle(100, 30, seed=1)
+    assert [sampler(step).tolist() for step in reversed(range(8))] == forward[::-1]
+    assert Shuffle(100, 30, seed=2)(0).tolist() != forward[0]
+    assert forward[4] != forward[0]
+
+
+def test_learning_rate_rises_then_falls():
+    rate = decay(2.0, 101, final=0.1, warmup=9)
+    assert rate(0) == pytest.approx(0.2)
+    assert rate(100) == pytest.approx(0.2)
+    assert decay(2.0, 101)(50) == pytest.approx(1.01)
+    assert decay(1.0, 1)(0) == 1.0
+
+
+def trainer(steps=40):
+    torch.manual_seed(0)
+    net = torch.nn.Linear(3, 2)
+    x = torch.randn(20, 3)
+    return Trainer(net, lambda step: (net(x) - x[:, :2] * (1 + step % 3)).square().mean(), rate=decay(0.1, steps))
+
+
+def test_adam_is_that_of_torch():
+    ours, theirs = trainer(), trainer()
+    optimiser = torch.optim.Adam(theirs.net.parameters())
+    for step in range(40):
+        optimiser.param_groups[0]["lr"] = theirs.rate(step)
+        optimiser.zero_grad()
+        theirs.loss(step).backward()
+        optimiser.step()
+    run(ours, 40)
+    assert torch.equal(ours.net.weight, theirs.net.weight)
+
+
+@pytest.mark.parametrize("pause", [0, 1, 16, 17, 39])
+def test_a_break_changes_no_bit(pause):
+    whole, first, second = trainer(), trainer(), trainer()
+    run(whole, 40)
+    run(first, pause)
+    second.load(first.state())
+    assert run(second, 40).number == 40
+    assert equal(second.state(), whole.state())
+
+
+def test_a_loaded_state_is_a_copy():
+    first, second, third = trainer(), trainer(), trainer()
+    run(first, 5)
+    state = first.state()
+    second.load(state)
+    run(second, 20)
+    third.load(state)
+    assert third.step == 5
+    assert equal(third.state(), first.state())
+
+
+def test_a_non_finite_loss_sets_back_to_a_good_state():
+    healthy, broken = trainer(), trainer()
+    run(healthy, 16)
+    original = broken.loss
+    broken.loss = lambda step: original(step) * (math.nan if step == 20 else 1.0)
+    with pytest.raises(faults.NonFiniteError, match=r"nan at step 21; the state of step 16.*--lr"):
+        run(broken, 40)
+    assert equal(broken.state(), healthy.state())
+
+
+def test_a_non_finite_loss_right_after_loading_keeps_what_was_loaded():
+    first, second = trainer(), trainer()
+    run(first, 7)
+    second.loss = lambda step: torch.tensor(math.inf)
+    second.load(first.state())
+    with pytest.raises(faults.NonFiniteError):
+        run(second, 40)
+    assert equal(second.state(), first.state())
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_smooth_picture_is_learnt_and_its_psnr_is_the_stated_one(channels, dtype):
+    metrics = pytest.importorskip("skimage.metrics")
+    target = picture(channels=channels, dtype=dtype)
+    fitted = image.fit(target, steps=200, **SMALL)
+    assert fitted.psnr > 30
+    grid = fastsiren.grids.Grid.over((12, 10))
+    shown = (fastsiren.render(fitted.net, grid, progress=False) / 2 + 0.5).clamp(0, 1).double().numpy()
+    wanted = target.pixels / np.iinfo(dtype).max
+    assert fitted.psnr == pytest.approx(metrics.peak_signal_noise_ratio(wanted, shown, data_range=1), abs=1e-3)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1)], ids=str)
+def test_thin_pictures(size):
+    assert image.fit(picture(*size), steps=150, **SMALL).psnr > 25
+
+
+def test_rows_and_columns_are_not_swapped():
+    pixels = np.zeros((8, 12, 1), np.uint8)
+    pixels[:, 6:] = 255
+    fitted = image.fit(Picture(pixels), steps=200, **SMALL)
+    shown = fastsiren.render(fitted.net, fastsiren.grids.Grid.over((8, 12)), progress=False)[..., 0]
+    assert (shown[:, :6] < 0).all()
+    assert (shown[:, 6:] > 0).all()
+
+
+def test_same_seed_same_bits_other_seed_other_bits():
+    first, second = (image.fit(picture(), steps=20, seed=5, **SMALL).net.state_dict() for _ in range(2))
+    other = image.fit(picture(), steps=20, seed=6, **SMALL).net.state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["net.0.linear.weight"], other["net.0.linear.weight"])
+
+
+def test_fitting_leaves_the_random_state_of_the_caller_alone():
+    before = torch.random.get_rng_state()
+    image.fit(picture(), steps=3, **SMALL)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def interrupted(path, monkeypatch, at):
+    """Fit with a stop asked for during step `at`."""
+    advance = Trainer.advance
+    with monkeypatch.context() as patch:
+
+        def ask(self):
+            if self.step == at:
+                os.kill(os.getpid(), 2)
+            return advance(self)
+
+        patch.setattr(Trainer, "advance", ask)
+        return image.fit(picture(), out=path, steps=60, **SMALL)
+
+
+def test_a_stopped_fit_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+    whole = image.fit(picture(), out=tmp_path / "whole", steps=60, **SMALL)
+    stopped = interrupted(tmp_path / "part", monkeypatch, at=24)
+    assert (stopped.exit_code, stopped.steps) == (130, 25)
+    assert checkpoint.load(tmp_path / "part").description["step"] == 25
+    rest = image.fit(picture(), out=tmp_path / "part", resume=True, progress=False)
+    assert (rest.exit_code, rest.steps, rest.psnr) == (0, 60, whole.psnr)
+    assert (tmp_path / "part").read_bytes() == (tmp_path / "whole").read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["part", "whole"]
+
+
+def test_resume_without_a_file_starts(tmp_path):
+    assert image.fit(picture(), out=tmp_path / "a", resume=True, steps=3, **SMALL).steps == 3
+
+
+def test_resume_with_more_steps(tmp_path):
+    image.fit(picture(), out=tmp_path / "a", steps=30, **SMALL)
+    fitted = image.fit(picture(), out=tmp_path / "a", resume=True, steps=50, progress=False)
+    assert fitted.steps == 50
+    settings = checkpoint.load(tmp_path / "a").description["settings"]
+    assert (settings["steps"], settings["hidden"]) == (50, 16)
+
+
+def test_resume_refuses_what_does_not_belong_together(tmp_path):
+    image.fit(picture(), out=tmp_path / "a", steps=3, **SMALL)
+    before = (tmp_path / "a").read_bytes()
+    with pytest.raises(faults.InputError, match="another picture"):
+        image.fit(picture(channels=1), out=tmp_path / "a", resume=True, progress=False)
+    with pytest.raises(faults.UsageError, match="--hidden 32 does not fit"):
+        image.fit(picture(), out=tmp_path / "a", resume=True, hidden=32, progress=False)
+    with pytest.raises(faults.OutputError, match="--overwrite"):
+        image.fit(picture(), out=tmp_path / "a", steps=3, **SMALL)
+    assert (tmp_path / "a").read_bytes() == before
+    image.fit(picture(), out=tmp_path / "b", steps=3, compact=True, **SMALL)
+    assert (tmp_path / "b").stat().st_size < len(before)
+    with pytest.raises(faults.InputError, match="--compact"):
+        image.fit(picture(), out=tmp_path / "b", resume=True, progress=False)
+
+
+def test_the_target_stops_early_and_is_reached(tmp_path):
+    fitted = image.fit(picture(), out=tmp_path / "a", steps=5000, target=25.0, **SMALL)
+    assert fitted.steps < 5000
+    assert fitted.psnr >= 25
+    assert fitted.steps % 50 == 0
+
+
+def test_a_failing_fit_saves_the_last_good_state(tmp_path, monkeypatch):
+    from fastsiren import losses
+
+    honest = losses.value_mse
+    calls = []
+
+    def poisoned(*arguments):
+        calls.append(1)
+        return honest(*arguments) * (math.nan if len(calls) == 20 else 1.0)
+
+    monkeypatch.setattr(losses, "value_mse", poisoned)
+    with pytest.raises(faults.NonFiniteError, match="step 16 is kept"):
+        image.fit(picture(), out=tmp_path / "a", steps=60, **SMALL)
+    found = checkpoint.load(tmp_path / "a")
+    assert found.description["step"] == 16
+    assert all(np.isfinite(tensor).all() for tensor in found.state.values())
+
+
+def test_the_log_holds_every_step(tmp_path):
+    image.fit(picture(), steps=5, log=tmp_path / "log", **SMALL)
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5]
+    assert all(line["loss"] > 0 for line in lines)
+
+
+def test_checkpoints_are_written_along_the_way(tmp_path, monkeypatch):
+    steps = []
+    monkeypatch.setattr(checkpoint, "save", lambda path, net, description, trainer: steps.append(description["step"]))
+    image.fit(picture(), out=tmp_path / "a", steps=4, save_every=0.0, **SMALL)
+    assert steps == [1, 2, 3, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [({"steps": 0}, "--steps"), ({"lr": math.nan}, "--lr"), ({"omega": 0.0}, "--omega"), ({"batch": -1}, "--batch")],
+)
+def test_impossible_settings_are_refused(settings, words):
+    with pytest.raises(faults.UsageError, match=words):
+        image.fit(picture(), progress=False, **settings)
+
+
+def test_unknown_settings_are_refused():
+    with pytest.raises(TypeError, match="'width'; known are steps, hidden"):
+        image.fit(picture(), width=3)
+
+
+def test_fitting_works_outside_the_main_thread():
+    found = []
+    thread = threading.Thread(target=lambda: found.append(image.fit(picture(), steps=3, **SMALL).steps))
+    thread.start()
+    thread.join()
+    assert found == [3]
+
+
+def test_a_second_ctrl_c_forces():
+    with pytest.raises(KeyboardInterrupt), stopping.stop_on_signals() as stop:
+        os.kill(os.getpid(), 2)
+        assert stop.exit_code == 130
+        os.kill(os.getpid(), 2)
+        raise AssertionError("the second signal went unheard")
+
+
+def test_measure_clips_the_prediction():
+    net = fastsiren.Siren(2, 4, 0, 1)
+    with torch.no_grad():
+        net.net[1].weight.zero_()
+        net.net[1].bias.fill_(3.0)
+    assert image.measure(net, Picture(np.full((3, 4, 1), 255, np.uint8))) == math.inf
+    assert image.measure(net, Picture(np.full((3, 4, 1), 51, np.uint8))) == pytest.approx(psnr(0.8**2))
