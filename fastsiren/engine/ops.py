@@ -182,7 +182,8 @@ def _needs(which: Pass, ctx: Any, args: Tensors, flags: Sequence[bool]) -> Needs
     nodes = [node for node, _ in getattr(ctx, "next_functions", ())]
     if transforms.KNOWN_WILL_RUN and len(nodes) == sum(arg is not None for arg in args):
         edges = iter(nodes)
-        asked = [flag and arg is not None and transforms.will_run(next(edges)) for flag, arg in zip(flags, args)]
+        each = [None if arg is None else next(edges) for arg in args]
+        asked = [flag and transforms.will_run(node) for flag, node in zip(flags, each)]
     else:
         asked = list(flags)
     k, n = len(which.operands), 2 * ctx.call.layers
