@@ -5,7 +5,7 @@ template <class V>
 constexpr int PT = V::NV * V::L;
 
 // Chains of additions are cut here: the error of a sum grows with the length of its chain.
-constexpr int64_t CHAIN = 64;
+constexpr int64_t CHAIN = 128;
 
 // out [M][PT] = panel [K][M]^T plane [K][PT]. The accumulators never leave the registers within a chain.
 template <class V, int M>
