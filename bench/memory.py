@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import subprocess
 import sys
@@ -29,6 +30,15 @@ def status_mb(field: str) -> float:
     raise OSError(f"{STATUS} has no field {field}")
 
 
+def settle() -> None:
+    """Give free memory back, so that a call cannot hide in it, and reset the high-water mark to what is resident."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+    CLEAR.write_text("5")
+
+
 def build(workload: Workload, name: str) -> Contender:
     """Return a contender by the name of its row."""
     return CONTENDERS[name](make(workload))
@@ -46,9 +56,7 @@ def peak(workload: Workload, name: str) -> float:
     """
     build(replace(workload, points=64, width=16), name).call()
     contender = build(workload, name)
-    gc.collect()
-    # 5 resets the high-water mark to what is resident now (Linux).
-    CLEAR.write_text("5")
+    settle()
     before = status_mb("VmRSS")
     held = contender.call()
     after = status_mb("VmHWM")
