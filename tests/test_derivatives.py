@@ -138,6 +138,7 @@ NAMES = {
     "one first": ["w__y"],
     "heat": ["u__t", "u__x__x", "u__y__y"],
     "mixed": ["u__y__x", "u__x__y", "w__t__t", "w"],
+    "last output": ["w__x__x", "w__t", "u"],
     "all": [f"{o}__{a}__{b}" for o in "uvw" for a in "txy" for b in "txy"] + ["u__x", "v__y", "w__t", "v"],
 }
 

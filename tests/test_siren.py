@@ -195,6 +195,25 @@ def test_built_in_inference_mode_or_on_meta():
     assert torch.equal(filled(x), fastsiren.Siren(2, 8, 1, 2)(x))
 
 
+def test_exported_and_checkpointed():
+    net, x = fastsiren.Siren(2, 8, 1, 2, dtype=torch.float64), oracle.uniform(5, 2)
+    exported = torch.export.export(net, (x,)).module()
+    assert torch.equal(exported(x), net(x))
+    gradients = [
+        torch.autograd.grad(y.square().sum(), list(net.parameters()))
+        for y in (torch.utils.checkpoint.checkpoint(net, x, use_reentrant=False), net(x))
+    ]
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_autocast_changes_nothing():
+    net, x = fastsiren.Siren(2, 8, 1, 2), torch.rand(5, 2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = net(x)
+    assert y.dtype == torch.float32
+    assert torch.equal(y, net(x))
+
+
 def test_device_and_dtype_are_those_asked_for():
     assert fastsiren.Siren(2, 8, 1, 2, dtype=torch.float64).net[0].linear.weight.dtype == torch.float64
     with torch.device("meta"):
