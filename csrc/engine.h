@@ -81,7 +81,7 @@ struct GradientLayout {
   int64_t doubles;         // 1 + O: loss, output bias
 };
 
-// Engine T (math.md (1) to (12)): value, K tangents, R second-order channels, and their adjoint.
+// Engine T (kernels/README.md (1) to (12)): value, K tangents, R second-order channels, and their adjoint.
 template <class T>
 struct JetJob {
   Packed<T> net;
@@ -103,7 +103,7 @@ struct JetJob {
   GradientLayout layout;
 };
 
-// Engines A (K = 0) and TxA (math.md (13) to (27)): value, Jacobian of C combinations of outputs, and their Hessians over K directions.
+// Engines A (K = 0) and TxA (kernels/README.md (13) to (27)): value, Jacobian of C combinations of outputs, and their Hessians over K directions.
 template <class T>
 struct SandwichJob {
   Packed<T> net;

@@ -1,4 +1,4 @@
-// Engine T of math.md: value, K tangents and R collapsed second-order channels in one sweep, and its adjoint.
+// Engine T of kernels/README.md: value, K tangents and R collapsed second-order channels in one sweep, and its adjoint.
 // In half turns: u = theta / pi, p and q likewise; c stands for pi cos(pi u), so that t = c p and s = c q - pi^2 h U.
 
 struct Shape {  // channels: 0 value, 1 .. K tangents, 1 + K .. K + R second order

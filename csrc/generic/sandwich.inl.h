@@ -1,4 +1,4 @@
-// Engines A and TxA of math.md: an adjoint sweep per combination of outputs, contracted with K tangents layer by layer.
+// Engines A and TxA of kernels/README.md: an adjoint sweep per combination of outputs, contracted with K tangents layer by layer.
 // In half turns: a as in (13), g = c a with c = pi cos(pi u); H = -pi^2 sum a h p_k p_j. K = 0 is engine A.
 
 // (13) to (15), (19): adjoints in z [C][MR][PT] to a and g; hessian (c) [pairs][PT] collects (19).
