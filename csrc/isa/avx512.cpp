@@ -7,7 +7,12 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
-FASTSIREN_TARGET("avx512f,avx512bw,avx512dq,avx512vl,fma,avx2,prefer-vector-width=512")
+#if !defined(__clang__)
+// The headers of GCC 12 leave a vector undefined on purpose and then warn about it.
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
+FASTSIREN_TARGET("avx512f,avx512bw,avx512dq,avx512vl,fma,avx2")
 
 namespace fastsiren {
 namespace {
