@@ -18,6 +18,15 @@ from fastsiren.problems import image
 SMALL = {"hidden": 16, "layers": 1, "omega": 8.0, "lr": 0.02, "batch": 50, "progress": False}
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """These networks are so small that a second thread only costs time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def picture(height=12, width=10, channels=3, dtype=np.uint8):
     """A smooth picture over the whole range."""
     rows, columns = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]

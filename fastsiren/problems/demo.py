@@ -20,6 +20,9 @@ __all__ = ["photograph", "run"]
 
 _PHOTOGRAPH = "skimage/data/astronaut.png"
 _LARGEST_SIDE = 512
+_QUICK: dict[str, int] = {"steps": 300, "hidden": 64}
+_TIMING = {"points": 16384, "repeats": 7}
+_QUICK_TIMING = {"points": 4096, "repeats": 3}
 
 
 def photograph() -> Path:
@@ -57,13 +60,13 @@ def run(
     begun = time.monotonic()
     home = Path(directory)
     picture = _reduced(images.read(image or photograph()))
-    settings = {"steps": 300, "hidden": 64} if quick else {}
+    settings = _QUICK if quick else {}
     checkpoint = home / "photo.safetensors"
     fitted = image_problem.fit(picture, out=checkpoint, overwrite=True, progress=progress, **settings)
     if fitted.exit_code:
         raise SystemExit(fitted.exit_code)
     names = _render_all(home, picture, fitted.net, progress)
-    rows = compare(points=4096 if quick else 16384, repeats=3 if quick else 7)
+    rows = compare(**(_QUICK_TIMING if quick else _TIMING))
     sheet = contact_sheet(picture, names, fitted.psnr, rows)
     sheet.save(home / "contact_sheet.png")
     return _report(home, picture, fitted, rows, time.monotonic() - begun)
