@@ -69,7 +69,8 @@ def run_cpu(options: argparse.Namespace, arguments: list[str]) -> int:
         settings = cpu.Settings(tuple(peers), seconds, options.rounds, memory, options.backend)
         child = [*arguments, "--malloc", malloc]
         codes.append(cpu.run_with_malloc(malloc, child, partial(cpu.run, workloads, settings, malloc, options.out)))
-    return max(codes)
+    # A child that a signal ended has a negative code.
+    return next((abs(code) for code in codes if code), 0)
 
 
 def run_report(options: argparse.Namespace, arguments: list[str]) -> int:

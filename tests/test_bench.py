@@ -1,17 +1,16 @@
-"""The benchmark: what it counts, checks, records, renders and gates, on tiny workloads and synthetic rows."""
+"""The benchmark: what it counts, checks, times and records on tiny workloads."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from fastsiren.bench import accuracy, cpu, gates, handwritten, machine, memory, peers, records, report, timing, units
+from fastsiren.bench import accuracy, cpu, handwritten, machine, memory, peers, records, timing, units
 from fastsiren.bench import passes as bench_passes
 from fastsiren.bench.__main__ import main
 from fastsiren.bench.official import OfficialSiren, infer, quantities, step
@@ -41,25 +40,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def synthetic(**changes: object) -> records.Row:
-    """A row of a made-up run; changes overwrite columns."""
-    row = records.Row(
-        *("abc", "2030-01-01T00:00Z", "a processor", "avx512", 2, "3.12", "2.13", "0.1", "default"),
-        *("forward", 256, 3, 65_536, 2, 1, "ours", 9),
-        *(80.0, 79.0, 81.0, 1.0, 1.0, 95.0, 1e-6, 1.1e-6, 12.0),
-    )
-    return replace(row, **changes)
-
-
-def passing(isa: str) -> list[records.Row]:
-    """One row per bar, each exactly on it."""
-    place, rows = gates.ISAS.index(isa), []
-    for bar in gates.BARS:
-        shape = {"workload": bar.workload, "points": bar.points, "d": bar.d, "peer": bar.peer}
-        rows.append(synthetic(isa=isa, **shape, **{bar.column: bar.least[place]}))
-    return rows
 
 
 @pytest.mark.parametrize(("shape", "jt", "ja", "lt", "lx", "ht", "hx"), UNITS)
@@ -283,104 +263,15 @@ def test_malloc_settings_go_to_a_child_and_the_defaults_stay_here(monkeypatch):
     assert machine.TUNED_MALLOC.items() <= seen["env"].items()
 
 
-def test_rows_survive_the_file_and_other_columns_are_refused(tmp_path):
-    path = tmp_path / "new" / "cpu.csv"
-    rows = [synthetic(), synthetic(peer="eager", peak_mb=None, error_ours=math.nan)]
-    records.append(path, rows[:1])
-    records.append(path, rows[1:])
-    lines = path.read_text().splitlines()
-    assert lines[0] == ",".join(records.COLUMNS) and len(lines) == 3
-    back = records.read(path)
-    assert back[0] == rows[0]
-    assert math.isnan(back[1].error_ours) and replace(back[1], error_ours=0.0) == replace(rows[1], error_ours=0.0)
-    path.write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match="expected are commit"):
-        records.append(path, rows)
-    with pytest.raises(ValueError, match="expected are commit"):
-        records.read(path)
+def test_a_child_that_dies_is_a_failure(monkeypatch, tmp_path):
+    monkeypatch.setattr(cpu, "run_with_malloc", lambda malloc, child, run: -9 if malloc == "tuned" else 0)
+    command = ["cpu", "--quick", "--malloc", "both", "--out", str(tmp_path)]
+    assert main(command) == 9
 
 
-def test_the_last_row_of_a_key_counts_and_machines_are_not_mixed():
-    rows = [synthetic(median_ms=1.0), synthetic(isa="amx"), synthetic(threads=1), synthetic(median_ms=2.0)]
-    assert [r.median_ms for r in records.latest(rows)] == [2.0]
-    assert [r.isa for r in records.latest(rows, isa="amx")] == ["amx"]
-    assert records.latest(rows, commit="other") == []
-
-
-@pytest.mark.parametrize("isa", gates.ISAS)
-def test_rows_on_the_bars_pass_and_a_row_below_or_missing_fails(isa):
-    rows = passing(isa)
-    assert all(outcome.passed for outcome in gates.check(rows, isa))
-    assert len(gates.BARS) == 13 + 4 + 8
-    for place, bar in enumerate(gates.BARS):
-        for value in (0.999 * getattr(rows[place], bar.column), math.nan):
-            worse = [*rows[:place], replace(rows[place], **{bar.column: value}), *rows[place + 1 :]]
-            assert [o.bar for o in gates.check(worse, isa) if not o.passed] == [bar]
-        missed = [o for o in gates.check(rows[:place] + rows[place + 1 :], isa) if not o.passed]
-        assert [o.bar for o in missed] == [bar] and "no row" in gates.describe(missed[0])
-
-
-def test_the_bars_of_the_release_table():
-    least = {(b.workload, b.points, b.d, b.peer): b.least for b in gates.BARS}
-    assert least["forward", 262_144, 2, "compile"] == (2.0, 6.0)
-    assert least["laplacian", 65_536, 3, "eager"] == (10.0, 22.0)
-    assert least["train_laplacian", 65_536, 2, "compile_jet"] == (1.7, 4.0)
-    assert least["train_laplacian_unfused", 65_536, 2, "eager"] == pytest.approx((3.85, 8.4))
-    assert least["forward", 65_536, 2, "ours"] == (85.0, 250.0)
-    assert least["laplacian", 65_536, 3, "ours"] == (85.0, 220.0)
-    assert least["train_eikonal", 65_536, 3, "ours"] == (80.0, 220.0)
-
-
-def test_gates_ignore_other_threads_and_tuned_malloc():
-    rows = [replace(row, threads=1) for row in passing("amx")]
-    assert not any(outcome.passed for outcome in gates.check(rows, "amx"))
-    rows = [replace(row, malloc="tuned") for row in passing("amx")]
-    assert not any(outcome.passed for outcome in gates.check(rows, "amx"))
-
-
-def test_the_gates_command_exits_with_one_on_a_miss_and_two_without_bars(tmp_path, capsys):
-    rows = passing("avx512")
-    records.append(tmp_path / "cpu.csv", rows)
-    assert main(["gates", "--out", str(tmp_path)]) == 0
-    records.append(tmp_path / "cpu.csv", [replace(rows[0], ratio_median=3.0)])
-    assert main(["gates", "--out", str(tmp_path)]) == 1
-    printed = capsys.readouterr().out
-    assert "MISS  forward d=2 n=65,536 vs eager" in printed and "3.00x" in printed
-    assert main(["gates", "--out", str(tmp_path), "--factor", "0.7"]) == 0
-    assert main(["gates", "--out", str(tmp_path), "--commit", "other"]) == 2
-    records.append(tmp_path / "cpu.csv", [synthetic(isa="reference")])
-    assert main(["gates", "--out", str(tmp_path)]) == 2
-    assert main(["gates", "--out", str(tmp_path / "nowhere")]) == 2
-
-
-def test_the_report_shows_ratios_of_both_mallocs_and_the_strongest_compiled_peer(tmp_path, capsys):
-    pytest.importorskip("matplotlib")
-    shape = {"workload": "laplacian"}
-    rows = [
-        synthetic(**shape, median_ms=123.4, percent_of_mm=96.4, peak_mb=40.4),
-        synthetic(**shape, peer="eager", ratio_median=10.04, peak_mb=4300.0),
-        synthetic(**shape, peer="chunks", ratio_median=4.0),
-        synthetic(**shape, peer="compile_jet", ratio_median=1.94),
-        synthetic(**shape, peer="torch_jet", ratio_median=3.0),
-        synthetic(**shape, malloc="tuned"),
-        synthetic(**shape, peer="eager", malloc="tuned", ratio_median=6.0),
-        synthetic(workload="train_value_unfused", width=64, points=1_024),
-    ]
-    records.append(tmp_path / "cpu.csv", rows)
-    assert main(["report", "--out", str(tmp_path), "--plot", str(tmp_path / "plots" / "cpu.png")]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[2] == (
-        "| value + gradient + Laplacian, d=2, 3x256, 65,536 points "
-        "| 10.0x | 6.0x | 4.0x | 1.9x (compile_jet) | 123.4 | 96 | 40 / 4,300 |"
-    )
-    assert lines[3] == "" and "a processor, avx512, 2 threads" in lines[4]
-    assert (tmp_path / "plots" / "cpu.png").read_bytes().startswith(b"\x89PNG")
-    assert "training step, value loss written in PyTorch" in report.markdown(rows, sweep=True)
-    with pytest.raises(ValueError, match="no rows of ours"):
-        report.markdown(rows[-1:])
-
-
-def test_quick_run_end_to_end(tmp_path, capsys):
+def test_quick_run_end_to_end(tmp_path, capsys, monkeypatch):
+    # The yardstick takes longer than everything else here.
+    monkeypatch.setattr(cpu, "MM_SIZE", 64)
     command = ["cpu", "--quick", "--only", "train_laplacian", "forward", "--seconds", "0", "--threads", "1"]
     assert main([*command, "--backend", "reference", "--out", str(tmp_path)]) == 0
     rows = records.read(tmp_path / "cpu.csv")
@@ -391,7 +282,7 @@ def test_quick_run_end_to_end(tmp_path, capsys):
     for row in rows:
         assert (row.isa, row.threads, row.malloc, row.points, row.width) == ("reference", 1, "default", 1_024, 64)
         assert row.rounds >= 3 and 0 < row.p20_ms <= row.median_ms <= row.p80_ms
-        assert row.ratio_median > 0 and row.ratio_best > 0 and 0 < row.percent_of_mm <= 300
+        assert row.ratio_median > 0 and row.ratio_best > 0 and row.percent_of_mm > 0
         assert 0 < row.error_ours <= 1e-5 and 0 < row.error_eager <= 1e-5 and row.peak_mb is None
         assert (row.ratio_median == 1.0) or row.peer == "eager"
     printed = capsys.readouterr().out
@@ -414,11 +305,12 @@ def test_rows_tell_no_host_and_no_path():
 
 @pytest.mark.skipif(not memory.CLEAR.exists(), reason="peak memory is read from /proc, which Linux alone has")
 def test_peak_memory_sees_the_activations_of_eager():
-    workload = Workload("train_value", width=64, points=65_536)
+    # Tensors above 32 MB come from mmap and go back at once: the heap's own habits do not count.
+    workload = Workload("train_value", width=256, points=40_000)
     activation = workload.points * workload.width * 4 / 1e6
     peak = memory.peak_in_child(workload, "eager", backend="reference")
-    # Autograd keeps phase and sine of all four sine layers: 8 activations; temporaries come on top.
-    assert 8 * activation <= peak <= 16 * activation
+    # Autograd keeps phase and sine of all four sine layers, and the backward holds two cotangents at a time.
+    assert 9 * activation <= peak <= 12 * activation
 
 
 def test_every_pass_has_its_benchmark():
