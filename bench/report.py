@@ -152,6 +152,7 @@ def plot(rows: list[Row], path: Path, *, sweep: bool = False) -> None:
         bars = axes.barh(heights, [0.0 if r is None else r.ratio_median for r in found], height=0.25, label=label)
         axes.bar_label(bars, [times(r) for r in found], padding=3, fontsize=8)
     axes.set_yticks(range(len(lines)), [title(row) for row in lines], fontsize=8)
+    axes.margins(x=0.1)
     axes.axvline(1.0, color="black", linewidth=0.8)
     axes.set_xlabel(f"how many times faster fastsiren is ({lines[0].isa}, {lines[0].threads} threads)")
     axes.legend()
