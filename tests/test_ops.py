@@ -9,7 +9,7 @@ import oracle
 from fastsiren.engine import ops, reference
 from fastsiren.engine.passes import PASSES
 
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script")
 
 
 def tracked(tensors: list[Tensor], on: bool) -> list[Tensor]:
@@ -17,8 +17,8 @@ def tracked(tensors: list[Tensor], on: bool) -> list[Tensor]:
     return [tensor.detach().requires_grad_(on) for tensor in tensors]
 
 
-# Rows, layout of x and cotangents, one seed per point, gradients recorded. A wrong fake with a fixed batch passes at one
-# size, a stride-0 gradient is what y.sum().backward() hands in.
+# Rows, layout of x and cotangents, one seed per point, gradients recorded. A wrong fake with a fixed batch passes at
+# one size, a stride-0 gradient is what y.sum().backward() hands in.
 LAYOUTS = [
     (3, "contiguous", False, True), (5, "transposed", True, True), (4, "sliced", True, False),
     (2, "expanded", False, True), (0, "contiguous", True, True), (1, "contiguous", False, False),

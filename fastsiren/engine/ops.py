@@ -5,6 +5,7 @@
     compiling, tracing, profiling, subclasses operator        fastsiren::value_fwd, value_bwd, ...
     torch.func with a forward transform       plain torch     jvp, jacfwd, hessian
     torch.func (grad, vjp, jacrev, vmap)      Transformed     an autograd.Function with a batching rule
+    a backward of batched cotangents          unbatched first the same batching rule
     anything else                             Eager           an autograd.Function around the backend's function
 
 The last row is what an operator does in eager mode, at a fifth of the time per call: the dispatcher of torch.library
@@ -135,6 +136,8 @@ def _dispatch(which: Pass, call: Call, args: Tensors) -> tuple[Tensor, ...]:
             return _run(which, reference, call, args)
         results: tuple[Tensor, ...] = _Transformed.apply(which, call, *args)
         return results
+    if transforms.gradients_batched():
+        return transforms.run_gradients_batched(which, call, args, partial(_dispatch, which, call))
     if _observed(args):
         return _operator(which, call, args)
     if torch.is_grad_enabled() and any(arg is not None and arg.requires_grad for arg in args):
@@ -173,8 +176,9 @@ def _operator(which: Pass, call: Call, args: Tensors) -> tuple[Tensor, ...]:
 
 def _backward(which: Pass, ctx: Any, flags: Sequence[bool], bars: Tensors) -> Tensors:
     """Cotangents of the flat tensors, of those only that this backward pass asks for."""
-    count = ctx.arguments
-    args, saved = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+    # Unpacked once: a checkpoint computes again at every access.
+    kept = ctx.saved_tensors
+    args, saved = kept[: ctx.arguments], kept[ctx.arguments :]
     return which.vjp(ctx.call, args, saved, bars, _needs(which, ctx, args, flags), _dispatch)
 
 
@@ -214,11 +218,9 @@ class _Eager(torch.autograd.Function):
 class _Transformed(torch.autograd.Function):
     """A pass under torch.func: grad, vjp, jacrev and vmap, in any nesting."""
 
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(which: Pass, call: Call, *args: Any) -> Any:
-        return _operator(which, call, args)
+        return _run(which, backends.module(call.backend), call, args)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -228,6 +230,12 @@ class _Transformed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *bars: Any) -> Any:
         return (None, None, *_backward(ctx.which, ctx, ctx.needs_input_grad[2:], bars))
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], which: Pass, call: Call, *args: Any) -> Any:
+        start = partial(_dispatch, which, call)
+        results = transforms.run_batched(which, call, info.batch_size, in_dims[2:], args, start)
+        return results, (0,) * len(results)
 
 
 # Operators
@@ -276,9 +284,8 @@ def _register(library: torch.library.Library, which: Pass) -> None:
         spread = [dim if isinstance(dim, list) else [dim] * len(args[count + i]) for i, dim in
                   enumerate(in_dims[count : count + lists])]  # fmt: skip
         dims = (*in_dims[:count], *(dim for group in spread for dim in group))
-        results = transforms.run_batched(
-            which, call, info.batch_size, dims, flat, lambda *tensors: _operator(which, call, tensors)
-        )
+        start = partial(_operator, which, call)
+        results = transforms.run_batched(which, call, info.batch_size, dims, flat, start, in_operator=True)
         return pack(results), pack([0] * len(results))
 
     library.define(f"{which.name}({schema}) -> {which.returns}", tags=(torch.Tag.pt2_compliant_tag,))

@@ -4,7 +4,7 @@ The names of torch used here are private. They are tried once, when this module 
 whether they exist; if one behaves otherwise, `KNOWN` is False and every call runs in plain torch: right, only slower.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from . import reference
-from .passes import Call, Pass, Tensors
+from .passes import Call, Pass, Result, Tensors
+
+Start = Callable[[Tensors], tuple[Tensor, ...]]
 
 
 def dual_level_open() -> bool:
@@ -31,6 +33,35 @@ def forward_transform_active() -> bool:
     """Whether one of the transforms in force is forward mode (jvp, jacfwd, hessian)."""
     jvp = torch._C._functorch.TransformType.Jvp
     return any(level.key() == jvp for level in torch._C._functorch.get_interpreter_stack() or [])
+
+
+def gradients_batched() -> bool:
+    """Whether the backward of a batch of cotangents runs, torch.autograd.grad(.., is_grads_batched=True).
+
+    It has a vmap of its own, older than that of torch.func, which knows nothing of lists of tensors.
+    """
+    active: bool = torch._C._dispatch_tls_is_dispatch_key_included(torch._C._dispatch_key_parse("VmapMode"))
+    return active
+
+
+def run_gradients_batched(which: Pass, call: Call, args: Tensors, start: Start) -> tuple[Tensor, ...]:
+    """Results of a pass inside such a backward; the batch dimension is taken off, and put back on the results."""
+    level = torch._C._vmapmode_increment_nesting() - 1
+    torch._C._vmapmode_decrement_nesting()
+    key = torch._C._dispatch_key_parse("Batched")
+    dims = [0 if arg is not None and torch._C._dispatch_keys(arg).has(key) else None for arg in args]
+    bare = [arg if dim is None else torch._remove_batch_dim(arg, level, 1, 0) for arg, dim in zip(args, dims)]
+    size = next((arg.shape[0] for arg, dim in zip(bare, dims) if dim == 0), None)
+    # One level less, as inside the batching rule of any vmap: `start` comes back here while there are more.
+    torch._C._vmapmode_decrement_nesting()
+    try:
+        if size is None:
+            results = start(args)
+        else:
+            results = run_batched(which, call, size, dims, tuple(bare), start)
+    finally:
+        torch._C._vmapmode_increment_nesting()
+    return results if size is None else tuple(torch._add_batch_dim(result, 0, level) for result in results)
 
 
 def will_run(node: Any) -> bool:
@@ -69,9 +100,15 @@ def _probe() -> bool:
                 leave()
         with forward_ad.dual_level():
             seen.append((transform_active(), forward_transform_active(), dual_level_open()))
+        batched = [gradients_batched()]
+        torch._C._vmapmode_increment_nesting()
+        batched.append(gradients_batched())
+        torch._C._vmapmode_decrement_nesting()
     except (AttributeError, TypeError, RuntimeError):
         return False
     yes, no = True, False
+    if batched != [no, yes]:
+        return False
     return seen == [(no, no, no), (yes, yes, no), (yes, no, no), (yes, no, no), (no, no, yes)]
 
 
@@ -107,26 +144,36 @@ KNOWN_WILL_RUN = _probe_will_run()
 
 
 def run_batched(
-    which: Pass, call: Call, size: int, dims: tuple[int | None, ...], args: Tensors, op: Callable[..., Any]
+    which: Pass,
+    call: Call,
+    size: int,
+    dims: Sequence[int | None],
+    args: Tensors,
+    start: Start,
+    *,
+    in_operator: bool = False,
 ) -> tuple[Tensor, ...]:
     """Results of a pass, batched in front, for flat tensors batched along `dims`.
 
-    Batched points are folded into N; a batch of networks is a loop, one fused pass each; sums over the points of each
-    element apart, such as per-sample gradients, are plain torch under vmap. Sizes never decide which.
+    Batched points are folded into N, and a batch of networks is a loop, one fused pass each. What sums over the points
+    of each element apart, such as per-sample gradients, is plain torch under vmap; in the rule of an operator, which
+    cannot start a vmap, it is a loop too. Sizes never decide which.
     """
     args = tuple(arg if dim is None else arg.movedim(dim, 0) for arg, dim in zip(args, dims))
-    batched = tuple(dim is not None for dim in dims)
+    batched = [dim is not None for dim in dims]
     count = len(which.operands)
-    if any(batched[count : count + 2 * call.layers]):
-        rows = [op(*(arg[i] if flag else arg for arg, flag in zip(args, batched))) for i in range(size)]
+    element = tuple(arg[0] if flag else arg for arg, flag in zip(args, batched))
+    fields = which.results(call, element)
+    foldable = not any(batched[count:]) and not any(field.summed and field.operand is None for field in fields)
+    if foldable:
+        return _folded(which, size, batched, args, fields, start)
+    if any(batched[count : count + 2 * call.layers]) or in_operator:
+        rows = [start(tuple(arg[i] if flag else arg for arg, flag in zip(args, batched))) for i in range(size)]
         return tuple(torch.stack(column) for column in zip(*rows))
-    fields = which.results(call, tuple(arg[0] if flag else arg for arg, flag in zip(args, batched)))
-    if any(batched[count:]) or any(field.summed and field.operand is None for field in fields):
-        return _in_plain_torch(which, call, batched, args)
-    return _folded(which, size, batched, args, fields, op)
+    return _in_plain_torch(which, call, batched, args)
 
 
-def _in_plain_torch(which: Pass, call: Call, batched: tuple[bool, ...], args: Tensors) -> tuple[Tensor, ...]:
+def _in_plain_torch(which: Pass, call: Call, batched: list[bool], args: Tensors) -> tuple[Tensor, ...]:
     picked = [i for i, flag in enumerate(batched) if flag]
 
     def one(*inputs: Tensor) -> tuple[Tensor, ...]:
@@ -139,7 +186,7 @@ def _in_plain_torch(which: Pass, call: Call, batched: tuple[bool, ...], args: Te
 
 
 def _folded(
-    which: Pass, size: int, batched: tuple[bool, ...], args: Tensors, fields: list[Any], op: Callable[..., Any]
+    which: Pass, size: int, batched: list[bool], args: Tensors, fields: list[Result], start: Start
 ) -> tuple[Tensor, ...]:
     at_x = next(i for i, operand in enumerate(which.operands) if operand.name == "x")
     points = args[at_x].shape[int(batched[at_x])]
@@ -155,5 +202,5 @@ def _folded(
         arg = arg if flag else arg.unsqueeze(0)
         arg = arg.unsqueeze(1) if shared else arg
         folded[i] = arg.expand(size, points, *arg.shape[2:]).reshape(size * points, *arg.shape[2:])
-    results = (result.reshape(size, points, *result.shape[1:]) for result in op(*folded))
+    results = (result.reshape(size, points, *result.shape[1:]) for result in start(tuple(folded)))
     return tuple(result.sum(1) if field.summed else result for result, field in zip(results, fields))
