@@ -1,5 +1,6 @@
 """What an installed package does: a cold import, what it holds, and how it behaves without a compiler."""
 
+import ast
 import importlib.metadata
 import os
 import re
@@ -230,3 +231,13 @@ def test_source_archive_builds_the_engine(tmp_path):
         wanted | {"constraints.txt", "Makefile", "fastsiren/py.typed", "kernels/__init__.py", "bench/__init__.py"}
         <= held
     )
+
+
+@NEEDS_CPP
+def test_stub_names_what_the_engine_has():
+    from fastsiren import _C
+
+    tree = ast.parse((ROOT / "fastsiren" / "_C.pyi").read_text())
+    defined = {node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    defined |= {node.targets[0].id for node in tree.body if isinstance(node, ast.Assign)}
+    assert defined == {name for name in vars(_C) if not name.startswith("__")}

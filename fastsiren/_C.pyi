@@ -1,0 +1,73 @@
+"""The compiled CPU engine, as csrc/bindings.cpp defines it; an address is that of a contiguous array, 0 for none."""
+
+class NetArgs:
+    def __init__(self, weights: list[int], biases: list[int], widths: list[int], omegas: list[float], /) -> None: ...
+
+class LossArgs:
+    def __init__(self, kind: int, target: int, weight: int, scale: float, /) -> None: ...
+
+class GradArgs:
+    def __init__(self, x: int, first: int, second: int, weights: list[int], biases: list[int], /) -> None: ...
+
+class JetArgs:
+    def __init__(self, N: int, K: int, R: int, x: int, V: int, M: int, V_rows: bool, M_rows: bool, /) -> None: ...
+
+class SandwichArgs:
+    def __init__(self, N: int, K: int, C: int, x: int, V: int, E: int, V_rows: bool, E_rows: bool, /) -> None: ...
+
+def jet_fwd_f32(net: NetArgs, jet: JetArgs, y: int, first: int, second: int, threads: int, /) -> None: ...
+def jet_bwd_f32(
+    net: NetArgs,
+    jet: JetArgs,
+    y_bar: int,
+    first_bar: int,
+    second_bar: int,
+    loss: LossArgs,
+    grads: GradArgs,
+    threads: int,
+    /,
+) -> float: ...
+def sandwich_fwd_f32(
+    net: NetArgs, sandwich: SandwichArgs, y: int, jacobian: int, hessian: int, threads: int, /
+) -> None: ...
+def sandwich_bwd_f32(
+    net: NetArgs,
+    sandwich: SandwichArgs,
+    y_bar: int,
+    jacobian_bar: int,
+    hessian_bar: int,
+    loss: LossArgs,
+    grads: GradArgs,
+    threads: int,
+    /,
+) -> float: ...
+def grid_fwd_f32(
+    net: NetArgs,
+    origin: list[float],
+    step: list[float],
+    start: list[int],
+    shape: list[int],
+    out: int,
+    pixel_type: int,
+    gain: float,
+    offset: float,
+    threads: int,
+    /,
+) -> None: ...
+def sinpi_f32(u: int, sine: int, cosine: int, n: int, /) -> None: ...
+
+jet_fwd_f64 = jet_fwd_f32
+jet_bwd_f64 = jet_bwd_f32
+sandwich_fwd_f64 = sandwich_fwd_f32
+sandwich_bwd_f64 = sandwich_bwd_f32
+grid_fwd_f64 = grid_fwd_f32
+sinpi_f64 = sinpi_f32
+
+def isa_available() -> list[str]:
+    """Instruction sets that this CPU has, the best one first."""
+
+def isa_active() -> str:
+    """The instruction set in use."""
+
+def isa_select(name: str, /) -> None:
+    """Use an instruction set from now on."""
