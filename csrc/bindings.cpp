@@ -1,4 +1,5 @@
-// fastsiren._C: raw addresses and sizes in, nothing out but numbers. fastsiren/engine/cpp.py owns the tensors and checks them.
+// fastsiren._C: raw addresses and sizes in, nothing out but numbers. fastsiren/engine/cpp.py owns the tensors and
+// checks them.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -32,13 +33,16 @@ struct NetArgs {
     if (n < 2 || biases.size() != n || widths.size() != n + 1 || omegas.size() + 1 != n)
       throw std::invalid_argument("weights, biases, widths and omegas do not describe one network");
     if (widths[0] < 1 || widths[0] > MAX_INPUTS)
-      throw std::invalid_argument("the C++ engine takes 1 to " + std::to_string(MAX_INPUTS) + " inputs, got " + std::to_string(widths[0]));
+      throw std::invalid_argument("the C++ engine takes 1 to " + std::to_string(MAX_INPUTS) + " inputs, got " +
+                                  std::to_string(widths[0]));
     Net<T> net;
     for (size_t l = 0; l < n; l++)
-      net.push_back({at<const T>(weights[l]), at<const T>(biases[l]), widths[l], widths[l + 1], l + 1 < n ? omegas[l] : 1.0});
+      net.push_back(
+          {at<const T>(weights[l]), at<const T>(biases[l]), widths[l], widths[l + 1], l + 1 < n ? omegas[l] : 1.0});
     return net;
   }
-  // Tangents of a sine layer grow by omega; seeds divided by a power of two near it keep every channel near one, exactly.
+  // Tangents of a sine layer grow by omega; seeds divided by a power of two near it keep every channel near one,
+  // exactly.
   double sigma() const {
     const double omega = std::fabs(omegas[0]);
     return std::isfinite(omega) && omega > 0 ? std::exp2(std::round(std::log2(omega))) : 1.0;
@@ -166,8 +170,8 @@ void jet_fwd(const NetArgs& args, const JetArgs& jet, Address y, Address first, 
 }
 
 template <class T>
-double jet_bwd(const NetArgs& args, const JetArgs& jet, Address y_bar, Address first_bar, Address second_bar, const LossArgs& loss,
-               const GradArgs& grads, int threads) {
+double jet_bwd(const NetArgs& args, const JetArgs& jet, Address y_bar, Address first_bar, Address second_bar,
+               const LossArgs& loss, const GradArgs& grads, int threads) {
   refuse_after_fork();
   const auto& kernels = active_kernels<T>();
   const Net<T> net = args.build<T>();
@@ -181,7 +185,8 @@ double jet_bwd(const NetArgs& args, const JetArgs& jet, Address y_bar, Address f
 }
 
 template <class T>
-void sandwich_fwd(const NetArgs& args, const SandwichArgs& s, Address y, Address jacobian, Address hessian, int threads) {
+void sandwich_fwd(const NetArgs& args, const SandwichArgs& s, Address y, Address jacobian, Address hessian,
+                  int threads) {
   refuse_after_fork();
   const auto& kernels = active_kernels<T>();
   const Net<T> net = args.build<T>();
@@ -192,22 +197,24 @@ void sandwich_fwd(const NetArgs& args, const SandwichArgs& s, Address y, Address
 }
 
 template <class T>
-double sandwich_bwd(const NetArgs& args, const SandwichArgs& s, Address y_bar, Address jacobian_bar, Address hessian_bar,
-                    const LossArgs& loss, const GradArgs& grads, int threads) {
+double sandwich_bwd(const NetArgs& args, const SandwichArgs& s, Address y_bar, Address jacobian_bar,
+                    Address hessian_bar, const LossArgs& loss, const GradArgs& grads, int threads) {
   refuse_after_fork();
   const auto& kernels = active_kernels<T>();
   const Net<T> net = args.build<T>();
   const PackedNet<T> packed(net, kernels, true, threads);
   SandwichJob<T> job = s.build<T>(args, packed.get());
-  job.y_bar = at<const T>(y_bar), job.jacobian_bar = at<const T>(jacobian_bar), job.hessian_bar = at<const T>(hessian_bar);
+  job.y_bar = at<const T>(y_bar), job.jacobian_bar = at<const T>(jacobian_bar),
+  job.hessian_bar = at<const T>(hessian_bar);
   job.loss = loss.build<T>();
   job.x_bar = at<T>(grads.x), job.V_bar = at<T>(grads.first), job.E_bar = at<T>(grads.second);
   return run_backward<T>(job, net, grads, threads, kernels.sandwich_bwd_bytes, kernels.sandwich_bwd);
 }
 
 template <class T>
-void grid_fwd(const NetArgs& args, const std::vector<double>& origin, const std::vector<double>& step, const std::vector<int64_t>& start,
-              const std::vector<int64_t>& shape, Address out, int pixel_type, double gain, double offset, int threads) {
+void grid_fwd(const NetArgs& args, const std::vector<double>& origin, const std::vector<double>& step,
+              const std::vector<int64_t>& start, const std::vector<int64_t>& shape, Address out, int pixel_type,
+              double gain, double offset, int threads) {
   refuse_after_fork();
   const auto& kernels = active_kernels<T>();
   const Net<T> net = args.build<T>();
@@ -249,9 +256,11 @@ PYBIND11_MODULE(_C, m) {
   py::class_<NetArgs>(m, "NetArgs")
       .def(py::init<std::vector<Address>, std::vector<Address>, std::vector<int64_t>, std::vector<double>>());
   py::class_<LossArgs>(m, "LossArgs").def(py::init<int, Address, Address, double>());
-  py::class_<GradArgs>(m, "GradArgs").def(py::init<Address, Address, Address, std::vector<Address>, std::vector<Address>>());
+  py::class_<GradArgs>(m, "GradArgs")
+      .def(py::init<Address, Address, Address, std::vector<Address>, std::vector<Address>>());
   py::class_<JetArgs>(m, "JetArgs").def(py::init<int64_t, int64_t, int64_t, Address, Address, Address, bool, bool>());
-  py::class_<SandwichArgs>(m, "SandwichArgs").def(py::init<int64_t, int64_t, int64_t, Address, Address, Address, bool, bool>());
+  py::class_<SandwichArgs>(m, "SandwichArgs")
+      .def(py::init<int64_t, int64_t, int64_t, Address, Address, Address, bool, bool>());
   define<float>(m, "_f32");
   define<double>(m, "_f64");
   m.def("isa_available", isa_available);

@@ -1,5 +1,5 @@
-// What stands between the bindings and the instruction-set units: plain structs and pointers, no STL, no torch, no Python.
-// Letters: N points, D inputs, O outputs, K directions, R quadratic forms, C output combinations, l a layer.
+// What stands between the bindings and the instruction-set units: plain structs and pointers, no STL, no torch, no
+// Python. Letters: N points, D inputs, O outputs, K directions, R quadratic forms, C output combinations, l a layer.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -7,10 +7,12 @@
 namespace fastsiren {
 
 constexpr int64_t MAX_INPUTS = 16;
-// Segments are summed on their own and merged along a fixed tree, so sums never depend on threads. A common multiple of all tiles.
+// Segments are summed on their own and merged along a fixed tree, so sums never depend on threads. A common multiple of
+// all tiles.
 constexpr int64_t SEGMENT_POINTS = 1152;
 
-// One affine map as nn.Linear holds it: W [out, in] row-major, b [out]. omega belongs to the sine that follows (1 for the output layer).
+// One affine map as nn.Linear holds it: W [out, in] row-major, b [out]. omega belongs to the sine that follows (1 for
+// the output layer).
 template <class T>
 struct Affine {
   const T* W;
@@ -22,7 +24,7 @@ struct Affine {
 // Parameters in the form the kernels read. Phases are counted in half turns: u = omega / pi (W h + b), h = sin(pi u).
 template <class T>
 struct Packed {
-  int64_t sines;         // number of sine layers
+  int64_t sines;  // number of sine layers
   int64_t D, O;
   const int64_t* width;  // [sines]
   const T* first_hi;     // [H0, D]: omega_0 / pi W_0, rounded
@@ -36,7 +38,8 @@ struct Packed {
   int64_t max_width;
 };
 
-// Coordinates made from indices: axis a, index i has origin[a] + step[a] * (start[a] + i), in double, then rounded. First axis slowest.
+// Coordinates made from indices: axis a, index i has origin[a] + step[a] * (start[a] + i), in double, then rounded.
+// First axis slowest.
 struct Grid {
   double origin[MAX_INPUTS], step[MAX_INPUTS];
   int64_t start[MAX_INPUTS], shape[MAX_INPUTS];
@@ -48,7 +51,8 @@ struct Points {
   const Grid* grid;  // used when x is null
 };
 
-// A coefficient of a symmetric quadratic form: sum over terms of coef * p_k * p_j, k <= j (off the diagonal the two entries added).
+// A coefficient of a symmetric quadratic form: sum over terms of coef * p_k * p_j, k <= j (off the diagonal the two
+// entries added).
 struct Term {
   int32_t form, k, j;
 };
@@ -72,13 +76,14 @@ struct Pixels {
   double gain, offset;
 };
 
-// Offsets, in elements of T, of one segment's sums of parameter gradients (in half turns, before the factor omega / pi).
+// Offsets, in elements of T, of one segment's sums of parameter gradients (in half turns, before the factor omega /
+// pi).
 struct GradientLayout {
-  const int64_t* weight;   // per affine map
-  const int64_t* stride;   // row stride of each weight block
-  const int64_t* bias;     // per sine layer
+  const int64_t* weight;  // per affine map
+  const int64_t* stride;  // row stride of each weight block
+  const int64_t* bias;    // per sine layer
   int64_t elements;
-  int64_t doubles;         // 1 + O: loss, output bias
+  int64_t doubles;  // 1 + O: loss, output bias
 };
 
 // Engine T (kernels/README.md (1) to (12)): value, K tangents, R second-order channels, and their adjoint.
@@ -94,16 +99,17 @@ struct JetJob {
   const Term* terms;
   int64_t n_terms;
   double sigma;
-  T *y, *first, *second;                     // [N, O], [N, K, O], [N, R, O]
-  Pixels pixels;                             // instead of y
-  const T *y_bar, *first_bar, *second_bar;   // cotangents; null means zero
-  Loss<T> loss;                              // instead of cotangents
-  T *x_bar, *V_bar, *M_bar;                  // [N, D], [N, K, D], [N, R, K, K]; null when not wanted
-  bool parameters;                           // parameter gradients wanted
+  T *y, *first, *second;                    // [N, O], [N, K, O], [N, R, O]
+  Pixels pixels;                            // instead of y
+  const T *y_bar, *first_bar, *second_bar;  // cotangents; null means zero
+  Loss<T> loss;                             // instead of cotangents
+  T *x_bar, *V_bar, *M_bar;                 // [N, D], [N, K, D], [N, R, K, K]; null when not wanted
+  bool parameters;                          // parameter gradients wanted
   GradientLayout layout;
 };
 
-// Engines A (K = 0) and TxA (kernels/README.md (13) to (27)): value, Jacobian of C combinations of outputs, and their Hessians over K directions.
+// Engines A (K = 0) and TxA (kernels/README.md (13) to (27)): value, Jacobian of C combinations of outputs, and their
+// Hessians over K directions.
 template <class T>
 struct SandwichJob {
   Packed<T> net;
@@ -114,8 +120,8 @@ struct SandwichJob {
   const T* E;  // [C, O], or [N, C, O] when E_rows
   bool E_rows;
   double sigma;
-  T *y, *jacobian, *hessian;                     // [N, O], [N, C, D], [N, C, K, K]
-  const T *y_bar, *jacobian_bar, *hessian_bar;   // null means zero
+  T *y, *jacobian, *hessian;                    // [N, O], [N, C, D], [N, C, K, K]
+  const T *y_bar, *jacobian_bar, *hessian_bar;  // null means zero
   Loss<T> loss;
   T *x_bar, *V_bar, *E_bar;
   bool parameters;
@@ -124,8 +130,8 @@ struct SandwichJob {
 
 // Hands out blocks of work; defined in schedule.cpp, so that no template of it is compiled for one instruction set.
 struct Schedule;
-int64_t claim(Schedule& schedule);                     // next block, -1 when none is left or the call was interrupted
-void poll(Schedule& schedule);                         // lets the calling thread look for a pending Ctrl-C
+int64_t claim(Schedule& schedule);  // next block, -1 when none is left or the call was interrupted
+void poll(Schedule& schedule);      // lets the calling thread look for a pending Ctrl-C
 struct SegmentSums {
   void* values;     // [layout.elements] of T, zeroed
   double* doubles;  // [layout.doubles], zeroed
@@ -138,10 +144,10 @@ constexpr int64_t BLOCK_POINTS = 384;
 
 template <class T>
 struct Kernels {
-  int64_t panel_rows;                           // MR of the packed panels
-  int64_t (*output_rows)(int64_t O);            // MO of the output panels
-  int64_t gradient_align;                       // row stride of weight gradients is a multiple of this
-  size_t (*jet_fwd_bytes)(const JetJob<T>&);    // workspace of one thread
+  int64_t panel_rows;                         // MR of the packed panels
+  int64_t (*output_rows)(int64_t O);          // MO of the output panels
+  int64_t gradient_align;                     // row stride of weight gradients is a multiple of this
+  size_t (*jet_fwd_bytes)(const JetJob<T>&);  // workspace of one thread
   void (*jet_fwd)(const JetJob<T>&, Schedule&, void* workspace);
   size_t (*jet_bwd_bytes)(const JetJob<T>&);
   void (*jet_bwd)(const JetJob<T>&, Schedule&, void* workspace);

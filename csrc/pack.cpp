@@ -104,7 +104,8 @@ GradientBuffers<T>::GradientBuffers(const Net<T>& net, int64_t align) : net_(net
 }
 
 template <class T>
-void GradientBuffers<T>::store(const SegmentSums& root, const std::vector<T*>& weights, const std::vector<T*>& biases) const {
+void GradientBuffers<T>::store(const SegmentSums& root, const std::vector<T*>& weights,
+                               const std::vector<T*>& biases) const {
   const T* values = static_cast<const T*>(root.values);
   for (size_t l = 0; l < net_.size(); l++) {
     const Affine<T>& a = net_[l];

@@ -115,8 +115,10 @@ void SegmentTree::end(int64_t segment, const SegmentSums& sums) {
       }
       other = slot;
     }
-    if (value_size_ == sizeof(float)) add<float>(mine.values, other.values, values_);
-    else add<double>(mine.values, other.values, values_);
+    if (value_size_ == sizeof(float))
+      add<float>(mine.values, other.values, values_);
+    else
+      add<double>(mine.values, other.values, values_);
     add<double>(mine.doubles, other.doubles, doubles_);
     std::lock_guard<std::mutex> lock(mutex_);
     free_.push_back(other);
@@ -141,8 +143,12 @@ void poll(Schedule& s) {
   if (s.interrupted()) s.stop.store(true, std::memory_order_relaxed);
 }
 
-SegmentSums segment_begin(Schedule& s) { return s.tree->begin(); }
-void segment_end(Schedule& s, int64_t segment, const SegmentSums& sums) { s.tree->end(segment, sums); }
+SegmentSums segment_begin(Schedule& s) {
+  return s.tree->begin();
+}
+void segment_end(Schedule& s, int64_t segment, const SegmentSums& sums) {
+  s.tree->end(segment, sums);
+}
 
 void parallel(int threads, const std::function<void(int)>& body) {
   started.store(true);
@@ -151,7 +157,8 @@ void parallel(int threads, const std::function<void(int)>& body) {
     body(0);
   } else {
 #ifdef _OPENMP
-    // A team may be smaller than asked for, in a nested region or under a thread limit: every id is served all the same.
+    // A team may be smaller than asked for, in a nested region or under a thread limit: every id is served all the
+    // same.
 #pragma omp parallel num_threads(threads)
     for (int id = omp_get_thread_num(); id < threads; id += omp_get_num_threads()) body(id);
 #else
@@ -171,7 +178,8 @@ void refuse_after_fork() {
 #endif
   if (forked.load())
     throw std::runtime_error(
-        "fastsiren's C++ engine was used before this process was forked, and its threads do not survive a fork; start workers with the "
+        "fastsiren's C++ engine was used before this process was forked, and its threads do not survive a fork; start "
+        "workers with the "
         "'spawn' or 'forkserver' method, or choose use_backend('reference') in them");
 }
 

@@ -11,7 +11,8 @@
 
 namespace fastsiren {
 
-// A page-aligned block from the process-wide pool. Blocks go back to the pool, not to the system: fresh pages cost more than the work.
+// A page-aligned block from the process-wide pool. Blocks go back to the pool, not to the system: fresh pages cost more
+// than the work.
 class Block {
  public:
   explicit Block(size_t bytes);
@@ -25,8 +26,8 @@ class Block {
   size_t bytes_;
 };
 
-// Adds the buffers of segments 0 .. n-1 along a binary tree over their numbers. Whoever completes a pair adds it, so the shape of
-// the tree, and with it every bit of the result, is the same for any number of threads.
+// Adds the buffers of segments 0 .. n-1 along a binary tree over their numbers. Whoever completes a pair adds it, so
+// the shape of the tree, and with it every bit of the result, is the same for any number of threads.
 class SegmentTree {
  public:
   SegmentTree(int64_t segments, size_t value_size, int64_t values, int64_t doubles);

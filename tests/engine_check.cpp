@@ -1,7 +1,7 @@
 // The C++ engine without Python: every instruction set of this machine against the portable one in double precision.
 // For cross-compiled builds under an emulator, and for sanitizers:
-//   aarch64-linux-gnu-g++ -std=c++17 -O2 -static -pthread -Icsrc tests/engine_check.cpp csrc/{isa,pack,schedule}.cpp csrc/isa/*.cpp -o check
-//   qemu-aarch64 ./check
+//   aarch64-linux-gnu-g++ -std=c++17 -O2 -static -pthread -Icsrc tests/engine_check.cpp csrc/{isa,pack,schedule}.cpp
+//   csrc/isa/*.cpp -o check qemu-aarch64 ./check
 #include <cmath>
 #include <cstdio>
 #include <random>
@@ -73,7 +73,8 @@ std::vector<std::vector<double>> run(const Case& c, int threads) {
   job.net = packed.get();
   job.points = {x.data(), nullptr};
   job.N = N, job.K = K, job.R = 1;
-  job.V = V.data(), job.M = M.data(), job.terms = terms.data(), job.n_terms = static_cast<int64_t>(terms.size()), job.sigma = 32;
+  job.V = V.data(), job.M = M.data(), job.terms = terms.data(), job.n_terms = static_cast<int64_t>(terms.size()),
+  job.sigma = 32;
   job.y = y.data(), job.first = first.data(), job.second = second.data();
   auto sweep = [&](size_t bytes, auto kernel, int64_t block, SegmentTree* tree) {
     Schedule schedule((N + block - 1) / block, nullptr, tree);
@@ -124,7 +125,8 @@ int main() {
     const auto f32 = run<float>(c, 2), f64 = run<double>(c, 2);
     const double e32 = worst(f32, reference), e64 = worst(f64, reference);
     const bool same = f32 == run<float>(c, 1) && f64 == run<double>(c, 3);
-    std::printf("%-14s fp32 %.1e  fp64 %.1e  same bits for any thread count: %s\n", name.c_str(), e32, e64, same ? "yes" : "NO");
+    std::printf("%-14s fp32 %.1e  fp64 %.1e  same bits for any thread count: %s\n", name.c_str(), e32, e64,
+                same ? "yes" : "NO");
     good = good && e32 <= 5e-6 && e64 <= 1e-12 && same;
   }
   return good ? 0 : 1;

@@ -1,5 +1,8 @@
-// Macros of the generic kernels. Included once by every instruction-set unit, inside its target region and anonymous namespace.
+// Macros of the generic kernels. Included once by every instruction-set unit, inside its target region and anonymous
+// namespace.
 #define INLINE inline __attribute__((always_inline))
+// The inner products keep all registers for themselves.
+#define NOINLINE __attribute__((noinline))
 #define RESTRICT __restrict__
 #define FASTSIREN_PRAGMA(x) _Pragma(#x)
 #if defined(__clang__)

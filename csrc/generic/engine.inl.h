@@ -6,6 +6,7 @@
 #include "jet.inl.h"
 #include "jet_pass.inl.h"
 #include "sandwich.inl.h"
+#include "sandwich_pass.inl.h"
 
 template <class V>
 constexpr Kernels<typename V::T> kernels() {

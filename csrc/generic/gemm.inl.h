@@ -9,7 +9,8 @@ constexpr int64_t CHAIN = 128;
 
 // out [M][PT] = panel [K][M]^T plane [K][PT]. The accumulators never leave the registers within a chain.
 template <class V, int M>
-INLINE void multiply(const typename V::T* RESTRICT panel, const typename V::T* RESTRICT plane, int64_t K, typename V::T* RESTRICT out) {
+NOINLINE void multiply(const typename V::T* RESTRICT panel, const typename V::T* RESTRICT plane, int64_t K,
+                       typename V::T* RESTRICT out) {
   constexpr int NV = V::NV, L = V::L;
   for (int64_t k0 = 0; k0 < K; k0 += CHAIN) {
     int64_t k1 = k0 + CHAIN < K ? k0 + CHAIN : K;
@@ -19,7 +20,7 @@ INLINE void multiply(const typename V::T* RESTRICT panel, const typename V::T* R
       UNROLL(8)
       for (int v = 0; v < NV; v++) acc[m][v] = V::set(0);
     }
-    for (int64_t k = k0; k < k1; k++) {
+    for (const typename V::T* end = plane + (k1 - k0) * NV * L; plane < end; plane += NV * L) {
       typename V::R h[NV];
       UNROLL(8)
       for (int v = 0; v < NV; v++) h[v] = V::load(plane + v * L);
@@ -30,7 +31,6 @@ INLINE void multiply(const typename V::T* RESTRICT panel, const typename V::T* R
         for (int v = 0; v < NV; v++) acc[m][v] = V::fma(w, h[v], acc[m][v]);
       }
       panel += M;
-      plane += NV * L;
     }
     UNROLL(16)
     for (int m = 0; m < M; m++) {
@@ -51,10 +51,11 @@ struct Planes {
   INLINE T* at(int64_t c, int64_t g) const { return base + (c * groups + g) * size; }
 };
 
-// For every panel of M rows and group: the products of all channels into scratch [channel][M][PT], then finish(row, rows, g).
+// For every panel of M rows and group: the products of all channels into scratch [channel][M][PT], then finish(row,
+// rows, g).
 template <class V, int M, class Finish>
-INLINE void sweep(const typename V::T* panels, int64_t rows, int64_t K, const Planes<typename V::T>& in, int64_t channels,
-                  typename V::T* scratch, Finish&& finish) {
+INLINE void sweep(const typename V::T* panels, int64_t rows, int64_t K, const Planes<typename V::T>& in,
+                  int64_t channels, typename V::T* scratch, Finish&& finish) {
   for (int64_t row = 0; row < rows; row += M) {
     for (int64_t g = 0; g < in.groups; g++) {
       for (int64_t c = 0; c < channels; c++) multiply<V, M>(panels, in.at(c, g), K, scratch + c * M * PT<V>);
@@ -71,14 +72,18 @@ int64_t output_rows(int64_t O) {
 }
 
 template <class V, class Finish>
-INLINE void output_sweep(const Packed<typename V::T>& net, const Planes<typename V::T>& in, int64_t channels, typename V::T* scratch,
-                         Finish&& finish) {
+INLINE void output_sweep(const Packed<typename V::T>& net, const Planes<typename V::T>& in, int64_t channels,
+                         typename V::T* scratch, Finish&& finish) {
   const int64_t H = net.width[net.sines - 1];
   switch (output_rows<V>(net.O)) {
-    case 1: return sweep<V, 1>(net.out_W, net.O, H, in, channels, scratch, finish);
-    case 2: return sweep<V, 2>(net.out_W, net.O, H, in, channels, scratch, finish);
-    case 4: return sweep<V, 4>(net.out_W, net.O, H, in, channels, scratch, finish);
-    default: return sweep<V, V::MR>(net.out_W, net.O, H, in, channels, scratch, finish);
+    case 1:
+      return sweep<V, 1>(net.out_W, net.O, H, in, channels, scratch, finish);
+    case 2:
+      return sweep<V, 2>(net.out_W, net.O, H, in, channels, scratch, finish);
+    case 4:
+      return sweep<V, 4>(net.out_W, net.O, H, in, channels, scratch, finish);
+    default:
+      return sweep<V, V::MR>(net.out_W, net.O, H, in, channels, scratch, finish);
   }
 }
 
@@ -86,13 +91,14 @@ INLINE void output_sweep(const Packed<typename V::T>& net, const Planes<typename
 template <class V, int W>
 INLINE void transpose_block(const typename V::T* plane, typename V::T* out) {
   for (int w = 0; w < W; w++)
-    for (int v = 0; v < V::NV; v++) V::transpose(plane + (w * V::L * V::NV + v) * V::L, V::NV * V::L, out + (v * V::L * W + w) * V::L, W * V::L);
+    for (int v = 0; v < V::NV; v++)
+      V::transpose(plane + (w * V::L * V::NV + v) * V::L, V::NV * V::L, out + (v * V::L * W + w) * V::L, W * V::L);
 }
 
 // dW [M rows][W vectors] += sum over channels, groups and points of left [row][PT] * right [PT][W * L].
 template <class V, int M, int W>
-INLINE void outer_block(const Planes<typename V::T>& left, int64_t row, const typename V::T* RESTRICT right, int64_t channels,
-                        typename V::T* RESTRICT dW, int64_t stride) {
+NOINLINE void outer_block(const Planes<typename V::T>& left, int64_t row, const typename V::T* RESTRICT right,
+                          int64_t channels, typename V::T* RESTRICT dW, int64_t stride) {
   typename V::R acc[M][W];
   UNROLL(8)
   for (int m = 0; m < M; m++) {
@@ -119,27 +125,31 @@ INLINE void outer_block(const Planes<typename V::T>& left, int64_t row, const ty
   UNROLL(8)
   for (int m = 0; m < M; m++) {
     UNROLL(4)
-    for (int w = 0; w < W; w++) V::store(dW + m * stride + w * V::L, V::add(V::load(dW + m * stride + w * V::L), acc[m][w]));
+    for (int w = 0; w < W; w++)
+      V::store(dW + m * stride + w * V::L, V::add(V::load(dW + m * stride + w * V::L), acc[m][w]));
   }
 }
 
 template <class V, int W>
-INLINE void outer_columns(const Planes<typename V::T>& left, int64_t rows, const Planes<typename V::T>& right, int64_t column,
-                          int64_t channels, typename V::T* transposed, typename V::T* dW, int64_t stride) {
+INLINE void outer_columns(const Planes<typename V::T>& left, int64_t rows, const Planes<typename V::T>& right,
+                          int64_t column, int64_t channels, typename V::T* transposed, typename V::T* dW,
+                          int64_t stride) {
   typename V::T* t = transposed;
   for (int64_t c = 0; c < channels; c++)
-    for (int64_t g = 0; g < right.groups; g++, t += PT<V> * W * V::L) transpose_block<V, W>(right.at(c, g) + column * PT<V>, t);
+    for (int64_t g = 0; g < right.groups; g++, t += PT<V> * W * V::L)
+      transpose_block<V, W>(right.at(c, g) + column * PT<V>, t);
   int64_t r = 0;
-  for (; r + V::WM <= rows; r += V::WM) outer_block<V, V::WM, W>(left, r, transposed, channels, dW + r * stride + column, stride);
+  for (; r + V::WM <= rows; r += V::WM)
+    outer_block<V, V::WM, W>(left, r, transposed, channels, dW + r * stride + column, stride);
   for (; r + 2 <= rows; r += 2) outer_block<V, 2, W>(left, r, transposed, channels, dW + r * stride + column, stride);
   for (; r < rows; r++) outer_block<V, 1, W>(left, r, transposed, channels, dW + r * stride + column, stride);
 }
 
-// dW [rows][stride] += sum over channels and points of left (rows features) times right (columns features). Rows of `right` past
-// `columns`, up to a multiple of L, must be readable; what they hold lands in padding columns of dW.
+// dW [rows][stride] += sum over channels and points of left (rows features) times right (columns features). Rows of
+// `right` past `columns`, up to a multiple of L, must be readable; what they hold lands in padding columns of dW.
 template <class V>
-void weight_grad(const Planes<typename V::T>& left, int64_t rows, const Planes<typename V::T>& right, int64_t columns, int64_t channels,
-                 typename V::T* transposed, typename V::T* dW, int64_t stride) {
+void weight_grad(const Planes<typename V::T>& left, int64_t rows, const Planes<typename V::T>& right, int64_t columns,
+                 int64_t channels, typename V::T* transposed, typename V::T* dW, int64_t stride) {
   int64_t k = 0;
   for (; columns - k > (V::WV - 1) * V::L; k += V::WV * V::L)
     outer_columns<V, V::WV>(left, rows, right, k, channels, transposed, dW, stride);

@@ -7,9 +7,29 @@ struct Shape {  // channels: 0 value, 1 .. K tangents, 1 + K .. K + R second ord
   INLINE int64_t channels() const { return 1 + K + R; }
 };
 
+// Counts known to the compiler, for the shapes that most calls have; any other shape runs the same code with counts
+// read at run time.
+template <int64_t K_, int64_t R_>
+struct Counts {
+  static INLINE int64_t K(const Shape&) { return K_; }
+  static INLINE int64_t R(const Shape&) { return R_; }
+};
+struct AnyCounts {
+  static INLINE int64_t K(const Shape& s) { return s.K; }
+  static INLINE int64_t R(const Shape& s) { return s.R; }
+};
+template <class Call>
+INLINE void with_counts(const Shape& s, Call&& call) {
+  if (s.K == 0 && s.R == 0) return call(Counts<0, 0>{});
+  if (s.K == 2 && s.R == 1) return call(Counts<2, 1>{});
+  if (s.K == 3 && s.R == 1) return call(Counts<3, 1>{});
+  call(AnyCounts{});
+}
+
 // (2): the form r of the slopes p, at one vector; p [k] stands at slope + k * step.
 template <class V>
-INLINE typename V::R form(const Shape& s, int64_t r, const typename V::T* slope, int64_t step, const typename V::T* coef) {
+INLINE typename V::R form(const Shape& s, int64_t r, const typename V::T* slope, int64_t step,
+                          const typename V::T* coef) {
   typename V::R u = V::set(0);
   for (int64_t t = 0; t < s.n_terms; t++) {
     if (s.terms[t].form != r) continue;
@@ -33,20 +53,22 @@ INLINE typename V::R form_slope(const Shape& s, int64_t r, int64_t i, const type
   return d;
 }
 
-// (1) to (3) on `rows` units from row: products in z [channel][MR][PT] to the next layer's channels, and what the adjoint needs:
-// saved channel 0 is c, then p^k and q^r.
-template <class V, bool SAVE>
-INLINE void activate(const Shape& s, const typename V::T* z, const typename V::T* bias, int64_t row, int64_t rows,
-                     const typename V::T* coef, const Planes<typename V::T>& out, const Planes<typename V::T>& saved, int64_t g) {
+// (1) to (3) on `rows` units from row: products in z [channel][MR][PT] to the next layer's channels, and what the
+// adjoint needs: saved channel 0 is c, then p^k and q^r.
+template <class V, bool SAVE, class Count>
+NOINLINE void activate_counted(const Shape& s, const typename V::T* z, const typename V::T* bias, int64_t row,
+                               int64_t rows, const typename V::T* coef, const Planes<typename V::T>& out,
+                               const Planes<typename V::T>& saved, int64_t g) {
   using T = typename V::T;
   constexpr int64_t ZC = V::MR * PT<V>;
+  const int64_t K = Count::K(s), R = Count::R(s);
   for (int64_t i = 0; i < rows; i++) {
     for (int v = 0; v < V::NV; v++) {
       const T* zi = z + (i * V::NV + v) * V::L;
       const int64_t o = ((row + i) * V::NV + v) * V::L;
       typename V::R u = V::load(zi), h, c;
       if (bias) u = V::add(u, V::set(bias[row + i]));
-      if (!SAVE && s.K == 0) {
+      if (!SAVE && K == 0 && R == 0) {
         V::store(out.at(0, g) + o, sinpi<V>(u));
         continue;
       }
@@ -54,29 +76,39 @@ INLINE void activate(const Shape& s, const typename V::T* z, const typename V::T
       c = V::mul(c, V::set(T(PI)));
       V::store(out.at(0, g) + o, h);
       if (SAVE) V::store(saved.at(0, g) + o, c);
-      for (int64_t k = 1; k <= s.K; k++) {
+      for (int64_t k = 1; k <= K; k++) {
         typename V::R p = V::load(zi + k * ZC);
         V::store(out.at(k, g) + o, V::mul(c, p));
         if (SAVE) V::store(saved.at(k, g) + o, p);
       }
       const typename V::R bend = V::mul(h, V::set(T(PI2)));
-      for (int64_t r = 0; r < s.R; r++) {
-        typename V::R q = V::load(zi + (1 + s.K + r) * ZC), U = form<V>(s, r, zi + ZC, ZC, coef + v * V::L);
-        V::store(out.at(1 + s.K + r, g) + o, V::fms(c, q, V::mul(bend, U)));
-        if (SAVE) V::store(saved.at(1 + s.K + r, g) + o, q);
+      for (int64_t r = 0; r < R; r++) {
+        typename V::R q = V::load(zi + (1 + K + r) * ZC), U = form<V>(s, r, zi + ZC, ZC, coef + v * V::L);
+        V::store(out.at(1 + K + r, g) + o, V::fms(c, q, V::mul(bend, U)));
+        if (SAVE) V::store(saved.at(1 + K + r, g) + o, q);
       }
     }
   }
 }
 
-// (6) to (9): cotangents of a sine layer's channels in z [channel][MR][PT] to those of its phases. M_bar [terms][PT] when wanted.
-template <class V>
-INLINE void activate_bwd(const Shape& s, const typename V::T* z, int64_t row, int64_t rows, const typename V::T* coef,
-                         const Planes<typename V::T>& hidden, const Planes<typename V::T>& saved, const Planes<typename V::T>& left,
-                         typename V::T* M_bar, int64_t g) {
+template <class V, bool SAVE>
+INLINE void activate(const Shape& s, const typename V::T* z, const typename V::T* bias, int64_t row, int64_t rows,
+                     const typename V::T* coef, const Planes<typename V::T>& out, const Planes<typename V::T>& saved,
+                     int64_t g) {
+  with_counts(
+      s, [&](auto count) { activate_counted<V, SAVE, decltype(count)>(s, z, bias, row, rows, coef, out, saved, g); });
+}
+
+// (6) to (9): cotangents of a sine layer's channels in z [channel][MR][PT] to those of its phases. M_bar [terms][PT]
+// when wanted.
+template <class V, class Count>
+NOINLINE void activate_bwd_counted(const Shape& s, const typename V::T* z, int64_t row, int64_t rows,
+                                   const typename V::T* coef, const Planes<typename V::T>& hidden,
+                                   const Planes<typename V::T>& saved, const Planes<typename V::T>& left,
+                                   typename V::T* M_bar, int64_t g) {
   using T = typename V::T;
   constexpr int64_t ZC = V::MR * PT<V>;
-  const int64_t step = saved.groups * saved.size;
+  const int64_t step = saved.groups * saved.size, K = Count::K(s), R = Count::R(s);
   for (int64_t i = 0; i < rows; i++) {
     for (int v = 0; v < V::NV; v++) {
       const T* zi = z + (i * V::NV + v) * V::L;
@@ -84,37 +116,47 @@ INLINE void activate_bwd(const Shape& s, const typename V::T* z, int64_t row, in
       const T *slope = saved.at(1, g) + o, *cf = coef + v * V::L;
       const typename V::R c = V::load(saved.at(0, g) + o), bend = V::mul(V::load(hidden.at(0, g) + o), V::set(T(PI2)));
       typename V::R u = V::mul(c, V::load(zi)), dot = V::set(0), curve = V::set(0);
-      for (int64_t k = 0; k < s.K; k++) {
+      for (int64_t k = 0; k < K; k++) {
         typename V::R t_bar = V::load(zi + (1 + k) * ZC), twist = V::set(0);
         dot = V::fma(t_bar, V::load(slope + k * step), dot);
-        for (int64_t r = 0; r < s.R; r++)
-          twist = V::fma(V::load(zi + (1 + s.K + r) * ZC), form_slope<V>(s, r, k, slope, step, cf), twist);
+        for (int64_t r = 0; r < R; r++)
+          twist = V::fma(V::load(zi + (1 + K + r) * ZC), form_slope<V>(s, r, k, slope, step, cf), twist);
         V::store(left.at(1 + k, g) + o, V::fms(c, t_bar, V::mul(bend, twist)));
       }
-      for (int64_t r = 0; r < s.R; r++) {
-        typename V::R s_bar = V::load(zi + (1 + s.K + r) * ZC);
-        dot = V::fma(s_bar, V::load(slope + (s.K + r) * step), dot);
+      for (int64_t r = 0; r < R; r++) {
+        typename V::R s_bar = V::load(zi + (1 + K + r) * ZC);
+        dot = V::fma(s_bar, V::load(slope + (K + r) * step), dot);
         curve = V::fma(s_bar, form<V>(s, r, slope, step, cf), curve);
-        V::store(left.at(1 + s.K + r, g) + o, V::mul(c, s_bar));
+        V::store(left.at(1 + K + r, g) + o, V::mul(c, s_bar));
       }
       u = V::fnma(bend, dot, u);
-      if (s.R) u = V::fnma(V::mul(c, V::set(T(PI2))), curve, u);
+      if (R) u = V::fnma(V::mul(c, V::set(T(PI2))), curve, u);
       V::store(left.at(0, g) + o, u);
       if (!M_bar) continue;
       for (int64_t t = 0; t < s.n_terms; t++) {
         const Term& term = s.terms[t];
         typename V::R pp = V::mul(V::load(slope + term.k * step), V::load(slope + term.j * step));
         T* m = M_bar + t * PT<V> + v * V::L;
-        V::store(m, V::fnma(V::mul(bend, V::load(zi + (1 + s.K + term.form) * ZC)), pp, V::load(m)));
+        V::store(m, V::fnma(V::mul(bend, V::load(zi + (1 + K + term.form) * ZC)), pp, V::load(m)));
       }
     }
   }
 }
 
+template <class V>
+INLINE void activate_bwd(const Shape& s, const typename V::T* z, int64_t row, int64_t rows, const typename V::T* coef,
+                         const Planes<typename V::T>& hidden, const Planes<typename V::T>& saved,
+                         const Planes<typename V::T>& left, typename V::T* M_bar, int64_t g) {
+  with_counts(s, [&](auto count) {
+    activate_bwd_counted<V, decltype(count)>(s, z, row, rows, coef, hidden, saved, left, M_bar, g);
+  });
+}
+
 // The first layer: phases from coordinates, slopes from directions V (k, g) [D][PT], no second order yet.
 template <class V, bool SAVE>
-void first_layer(const Packed<typename V::T>& net, const Shape& s, const TileArray<V>& x, const TileArray<V>& directions,
-                 const TileArray<V>& coef, typename V::T* z, const Planes<typename V::T>& out, const Planes<typename V::T>& saved) {
+void first_layer(const Packed<typename V::T>& net, const Shape& s, const TileArray<V>& x,
+                 const TileArray<V>& directions, const TileArray<V>& coef, typename V::T* z,
+                 const Planes<typename V::T>& out, const Planes<typename V::T>& saved) {
   constexpr int64_t ZC = V::MR * PT<V>;
   for (int64_t row = 0; row < net.width[0]; row += V::MR) {
     const int64_t rows = net.width[0] - row < V::MR ? net.width[0] - row : V::MR;
@@ -126,7 +168,8 @@ void first_layer(const Packed<typename V::T>& net, const Shape& s, const TileArr
           for (int64_t k = 0; k < s.K; k++) {
             typename V::R p = V::set(0);
             for (int64_t a = 0; a < net.D; a++)
-              p = V::fma(V::set(net.first_hi[(row + i) * net.D + a]), V::load(directions.at(k, g) + (a * V::NV + v) * V::L), p);
+              p = V::fma(V::set(net.first_hi[(row + i) * net.D + a]),
+                         V::load(directions.at(k, g) + (a * V::NV + v) * V::L), p);
             V::store(zi + (1 + k) * ZC, p);
           }
           for (int64_t r = 0; r < s.R; r++) V::store(zi + (1 + s.K + r) * ZC, V::set(0));
@@ -139,8 +182,8 @@ void first_layer(const Packed<typename V::T>& net, const Shape& s, const TileArr
 
 // Output layer: tile (channel, g) [O][PT].
 template <class V>
-void output_layer(const Packed<typename V::T>& net, const Planes<typename V::T>& in, int64_t channels, bool bias, typename V::T* z,
-                  const TileArray<V>& out) {
+void output_layer(const Packed<typename V::T>& net, const Planes<typename V::T>& in, int64_t channels, bool bias,
+                  typename V::T* z, const TileArray<V>& out) {
   const int64_t MO = output_rows<V>(net.O);
   output_sweep<V>(net, in, channels, z, [&](int64_t row, int64_t rows, int64_t g) {
     for (int64_t c = 0; c < channels; c++)
@@ -155,8 +198,8 @@ void output_layer(const Packed<typename V::T>& net, const Planes<typename V::T>&
 
 // Transposed output layer for rows units from row: z (c) [MR][PT] = sum over q of W_out[q] * bar (c, g) [O][PT]
 template <class V>
-INLINE void output_layer_bwd(const Packed<typename V::T>& net, const TileArray<V>& bar, int64_t channels, int64_t row, int64_t rows,
-                             int64_t g, typename V::T* z) {
+INLINE void output_layer_bwd(const Packed<typename V::T>& net, const TileArray<V>& bar, int64_t channels, int64_t row,
+                             int64_t rows, int64_t g, typename V::T* z) {
   const int64_t H = net.width[net.sines - 1];
   for (int64_t c = 0; c < channels; c++)
     for (int64_t i = 0; i < rows; i++)
@@ -170,8 +213,8 @@ INLINE void output_layer_bwd(const Packed<typename V::T>& net, const TileArray<V
 
 // Cotangents of the first layer's inputs: bar (channel) [D][PT] = A_0^T left (channel)
 template <class V>
-void first_layer_bwd(const Packed<typename V::T>& net, const Planes<typename V::T>& left, int64_t channel0, int64_t channels,
-                     const TileArray<V>& bar) {
+void first_layer_bwd(const Packed<typename V::T>& net, const Planes<typename V::T>& left, int64_t channel0,
+                     int64_t channels, const TileArray<V>& bar) {
   for (int64_t c = 0; c < channels; c++)
     for (int64_t g = 0; g < left.groups; g++)
       for (int64_t i = 0; i < net.D; i++)

@@ -1,9 +1,10 @@
-// The passes of engine T: loops over tiles and segments. jet_bwd runs the forward of a tile again and keeps it in the cache.
+// The passes of engine T: loops over tiles and segments. jet_bwd runs the forward of a tile again and keeps it in the
+// cache.
 
 // Groups of a tile: enough columns to amortise the traffic of the weight gradients, a divisor of the segment.
 template <class V>
 int64_t tile_groups(int64_t channels) {
-  int64_t groups = 192 / (PT<V> * channels);
+  int64_t groups = 96 / (PT<V> * channels);
   if (groups < 1) groups = 1;
   while (SEGMENT_POINTS / PT<V> % groups) groups--;
   return groups;
@@ -21,7 +22,10 @@ struct JetTile {
   Gradient<V> gradient;
 
   JetTile(const JetJob<T>& j, Arena& arena, bool backward)
-      : job(j), shape{j.K, j.R, j.n_terms, j.terms}, G(backward ? tile_groups<V>(1 + j.K + j.R) : 1), C(shape.channels()) {
+      : job(j),
+        shape{j.K, j.R, j.n_terms, j.terms},
+        G(backward ? tile_groups<V>(1 + j.K + j.R) : 1),
+        C(shape.channels()) {
     const auto& net = job.net;
     x = arena.planes<V>(1, G, net.D);
     directions = arena.planes<V>(job.K, G, net.D);
@@ -67,9 +71,10 @@ struct JetTile {
     first_layer<V, SAVE>(net, shape, x, directions, coef, z, in(0), keep(0));
     for (int64_t l = 1; l < net.sines; l++) {
       const Planes<T> out = in(l), store = keep(l);
-      sweep<V, V::MR>(net.up[l], net.width[l], net.width[l - 1], in(l - 1), C, z, [&](int64_t row, int64_t rows, int64_t g) {
-        activate<V, SAVE>(shape, z, net.bias[l], row, rows, coef.at(0, g), out, store, g);
-      });
+      sweep<V, V::MR>(net.up[l], net.width[l], net.width[l - 1], in(l - 1), C, z,
+                      [&](int64_t row, int64_t rows, int64_t g) {
+                        activate<V, SAVE>(shape, z, net.bias[l], row, rows, coef.at(0, g), out, store, g);
+                      });
     }
   }
   Planes<T> last_hidden(bool save) const { return save ? layers[job.net.sines - 1] : hidden[(job.net.sines - 1) % 2]; }
@@ -86,8 +91,10 @@ struct JetTile {
     load_cotangents<V>(nullptr, C, job.net.O, 1, e, bar, 0);
     for (int64_t g = 0; g < G; g++) {
       int64_t count = e.count - g * PT<V> < PT<V> ? e.count - g * PT<V> : PT<V>;
-      LossTile<T> t{y.at(0, g), y.at(1, g), y.at(1 + job.K, g), bar.at(0, g), bar.at(1, g), bar.at(1 + job.K, g), PT<V>,
-                    y.groups * y.size, s, s * s};
+      LossTile<T> t{y.at(0, g),   y.at(1, g),        y.at(1 + job.K, g),
+                    bar.at(0, g), bar.at(1, g),      bar.at(1 + job.K, g),
+                    PT<V>,        y.groups * y.size, s,
+                    s * s};
       gradient.sums.doubles[0] += tile_loss<V>(job.loss, t, job.K, job.net.O, e.first + g * PT<V>, count);
     }
   }
@@ -102,15 +109,18 @@ struct JetTile {
       const int64_t rows = net.width[last] - row < V::MR ? net.width[last] - row : V::MR;
       for (int64_t g = 0; g < G; g++) {
         output_layer_bwd<V>(net, bar, C, row, rows, g, z);
-        activate_bwd<V>(shape, z, row, rows, coef.at(0, g), layers[last], saved[last], hidden[last % 2], forms ? M_bar.at(0, g) : nullptr, g);
+        activate_bwd<V>(shape, z, row, rows, coef.at(0, g), layers[last], saved[last], hidden[last % 2],
+                        forms ? M_bar.at(0, g) : nullptr, g);
       }
     }
     for (int64_t l = last; l > 0; l--) {
       const Planes<T> left = hidden[l % 2], next = hidden[(l - 1) % 2];
       if (job.parameters) gradient.add_bias(l, left), gradient.add_weight(l, left, layers[l - 1], C);
-      sweep<V, V::MR>(net.down[l], net.width[l - 1], net.width[l], left, C, z, [&](int64_t row, int64_t rows, int64_t g) {
-        activate_bwd<V>(shape, z, row, rows, coef.at(0, g), layers[l - 1], saved[l - 1], next, forms ? M_bar.at(0, g) : nullptr, g);
-      });
+      sweep<V, V::MR>(net.down[l], net.width[l - 1], net.width[l], left, C, z,
+                      [&](int64_t row, int64_t rows, int64_t g) {
+                        activate_bwd<V>(shape, z, row, rows, coef.at(0, g), layers[l - 1], saved[l - 1], next,
+                                        forms ? M_bar.at(0, g) : nullptr, g);
+                      });
     }
     first_bwd(e);
   }
@@ -152,7 +162,8 @@ void store_pixels(const Pixels& p, int64_t index, T y) {
   // A comparison with NaN is false: NaN becomes 0.
   const double unit = v > 0 ? (v < 1 ? v : 1.0) : 0.0;
   if (p.type == PixelType::u8) static_cast<uint8_t*>(p.out)[index] = static_cast<uint8_t>(std::nearbyint(unit * 255));
-  if (p.type == PixelType::u16) static_cast<uint16_t*>(p.out)[index] = static_cast<uint16_t>(std::nearbyint(unit * 65535));
+  if (p.type == PixelType::u16)
+    static_cast<uint16_t*>(p.out)[index] = static_cast<uint16_t>(std::nearbyint(unit * 65535));
 }
 
 template <class V>

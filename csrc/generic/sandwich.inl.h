@@ -1,12 +1,28 @@
-// Engines A and TxA of kernels/README.md: an adjoint sweep per combination of outputs, contracted with K tangents layer by layer.
-// In half turns: a as in (13), g = c a with c = pi cos(pi u); H = -pi^2 sum a h p_k p_j. K = 0 is engine A.
+// Engines A and TxA of kernels/README.md: an adjoint sweep per combination of outputs, contracted with K tangents layer
+// by layer. In half turns: a as in (13), g = c a with c = pi cos(pi u); H = -pi^2 sum a h p_k p_j. K = 0 is engine A.
+
+// Counts known to the compiler for a single combination, with or without tangents; see Counts.
+template <int64_t K_>
+struct OneCombination : Counts<K_, 0> {
+  static INLINE int64_t C(int64_t) { return 1; }
+};
+struct AnyCombinations : AnyCounts {
+  static INLINE int64_t C(int64_t combinations) { return combinations; }
+};
+template <class Call>
+INLINE void with_combinations(const Shape& s, int64_t combinations, Call&& call) {
+  if (combinations == 1 && s.K == 0) return call(OneCombination<0>{});
+  call(AnyCombinations{});
+}
 
 // (13) to (15), (19): adjoints in z [C][MR][PT] to a and g; hessian (c) [pairs][PT] collects (19).
-template <class V>
-INLINE void gate(const Shape& s, int64_t C, const typename V::T* z, int64_t row, int64_t rows, const Planes<typename V::T>& hidden,
-                 const Planes<typename V::T>& saved, const Planes<typename V::T>& adjoint, const Planes<typename V::T>& gated,
-                 const TileArray<V>* hessian, int64_t g) {
+template <class V, class Count>
+NOINLINE void gate_counted(const Shape& s, int64_t combinations, const typename V::T* z, int64_t row, int64_t rows,
+                           const Planes<typename V::T>& hidden, const Planes<typename V::T>& saved,
+                           const Planes<typename V::T>& adjoint, const Planes<typename V::T>& gated,
+                           const TileArray<V>* hessian, int64_t g) {
   using T = typename V::T;
+  const int64_t K = Count::K(s), C = Count::C(combinations);
   const int64_t step = saved.groups * saved.size;
   for (int64_t i = 0; i < rows; i++)
     for (int v = 0; v < V::NV; v++) {
@@ -28,12 +44,25 @@ INLINE void gate(const Shape& s, int64_t C, const typename V::T* z, int64_t row,
     }
 }
 
-// (20), (21) on the way up: g_bar in z [C][MR][PT] to a_bar; e overwrites adjoint channel 0. coef (c) [pairs][PT] holds H_bar.
 template <class V>
-INLINE void gate_bwd(const Shape& s, int64_t C, const typename V::T* z, int64_t row, int64_t rows, const Planes<typename V::T>& hidden,
-                     const Planes<typename V::T>& saved, const Planes<typename V::T>& early, const Planes<typename V::T>& adjoint,
-                     const TileArray<V>& coef, const Planes<typename V::T>& a_bar, int64_t g) {
+INLINE void gate(const Shape& s, int64_t C, const typename V::T* z, int64_t row, int64_t rows,
+                 const Planes<typename V::T>& hidden, const Planes<typename V::T>& saved,
+                 const Planes<typename V::T>& adjoint, const Planes<typename V::T>& gated, const TileArray<V>* hessian,
+                 int64_t g) {
+  with_combinations(s, C, [&](auto count) {
+    gate_counted<V, decltype(count)>(s, C, z, row, rows, hidden, saved, adjoint, gated, hessian, g);
+  });
+}
+
+// (20), (21) on the way up: g_bar in z [C][MR][PT] to a_bar; e overwrites adjoint channel 0. coef (c) [pairs][PT] holds
+// H_bar.
+template <class V, class Count>
+NOINLINE void gate_bwd_counted(const Shape& s, int64_t combinations, const typename V::T* z, int64_t row, int64_t rows,
+                               const Planes<typename V::T>& hidden, const Planes<typename V::T>& saved,
+                               const Planes<typename V::T>& early, const Planes<typename V::T>& adjoint,
+                               const TileArray<V>& coef, const Planes<typename V::T>& a_bar, int64_t g) {
   using T = typename V::T;
+  const int64_t K = Count::K(s), C = Count::C(combinations);
   const int64_t step = saved.groups * saved.size;
   for (int64_t i = 0; i < rows; i++)
     for (int v = 0; v < V::NV; v++) {
@@ -42,9 +71,10 @@ INLINE void gate_bwd(const Shape& s, int64_t C, const typename V::T* z, int64_t 
       const typename V::R c2 = V::mul(c, V::set(T(PI2)));
       typename V::R sum = V::set(0);
       for (int64_t e = 0; e < C; e++) {
-        typename V::R g_bar = V::load(z + e * V::MR * PT<V> + (i * V::NV + v) * V::L), a = V::load(adjoint.at(e, g) + o);
+        typename V::R g_bar = V::load(z + e * V::MR * PT<V> + (i * V::NV + v) * V::L),
+                      a = V::load(adjoint.at(e, g) + o);
         typename V::R part = V::mul(bend, g_bar), up = V::mul(c, g_bar);
-        if (s.K) {
+        if (K) {
           typename V::R U = form<V>(s, 0, saved.at(1, g) + o, step, coef.at(e, g) + v * V::L);
           part = V::fma(c2, U, part);
           up = V::fnma(bend, U, up);
@@ -56,12 +86,24 @@ INLINE void gate_bwd(const Shape& s, int64_t C, const typename V::T* z, int64_t 
     }
 }
 
-// (24), (25) on the way down: h_bar and t_bar in z [1 + K][MR][PT] to the cotangents of phases and slopes.
 template <class V>
-INLINE void descend(const Shape& s, int64_t C, const typename V::T* z, int64_t row, int64_t rows, const Planes<typename V::T>& hidden,
-                    const Planes<typename V::T>& saved, const Planes<typename V::T>& early, const Planes<typename V::T>& adjoint,
-                    const TileArray<V>& coef, const Planes<typename V::T>& left, int64_t g) {
+INLINE void gate_bwd(const Shape& s, int64_t C, const typename V::T* z, int64_t row, int64_t rows,
+                     const Planes<typename V::T>& hidden, const Planes<typename V::T>& saved,
+                     const Planes<typename V::T>& early, const Planes<typename V::T>& adjoint, const TileArray<V>& coef,
+                     const Planes<typename V::T>& a_bar, int64_t g) {
+  with_combinations(s, C, [&](auto count) {
+    gate_bwd_counted<V, decltype(count)>(s, C, z, row, rows, hidden, saved, early, adjoint, coef, a_bar, g);
+  });
+}
+
+// (24), (25) on the way down: h_bar and t_bar in z [1 + K][MR][PT] to the cotangents of phases and slopes.
+template <class V, class Count>
+NOINLINE void descend_counted(const Shape& s, int64_t combinations, const typename V::T* z, int64_t row, int64_t rows,
+                              const Planes<typename V::T>& hidden, const Planes<typename V::T>& saved,
+                              const Planes<typename V::T>& early, const Planes<typename V::T>& adjoint,
+                              const TileArray<V>& coef, const Planes<typename V::T>& left, int64_t g) {
   using T = typename V::T;
+  const int64_t K = Count::K(s), C = Count::C(combinations);
   constexpr int64_t ZC = V::MR * PT<V>;
   const int64_t step = saved.groups * saved.size;
   for (int64_t i = 0; i < rows; i++)
@@ -71,11 +113,12 @@ INLINE void descend(const Shape& s, int64_t C, const typename V::T* z, int64_t r
       const T* slope = saved.at(1, g) + o;
       const typename V::R c = V::load(saved.at(0, g) + o), bend = V::mul(V::load(hidden.at(0, g) + o), V::set(T(PI2)));
       typename V::R dot = V::set(0);
-      for (int64_t k = 0; k < s.K; k++) {
+      for (int64_t k = 0; k < K; k++) {
         typename V::R t_bar = V::load(zi + (1 + k) * ZC), twist = V::set(0);
         dot = V::fma(t_bar, V::load(slope + k * step), dot);
         for (int64_t e = 0; e < C; e++)
-          twist = V::fma(V::load(adjoint.at(e, g) + o), form_slope<V>(s, 0, k, slope, step, coef.at(e, g) + v * V::L), twist);
+          twist = V::fma(V::load(adjoint.at(e, g) + o), form_slope<V>(s, 0, k, slope, step, coef.at(e, g) + v * V::L),
+                         twist);
         V::store(left.at(1 + k, g) + o, V::fms(c, t_bar, V::mul(bend, twist)));
       }
       typename V::R u = V::fma(c, V::load(zi), V::load(early.at(0, g) + o));
@@ -84,256 +127,11 @@ INLINE void descend(const Shape& s, int64_t C, const typename V::T* z, int64_t r
 }
 
 template <class V>
-struct SandwichTile {
-  using T = typename V::T;
-  const SandwichJob<T>& job;
-  int64_t G, C, K, n_terms;
-  Term* pairs;
-  TileArray<V> x, directions, combos, coef, none, y, jacobian, hessian, y_bar, J_bar, x_bar, V_bar;
-  Planes<T> ping[2], *layers, *saved, *adjoint, *gated, *early;
-  T* z;
-  Gradient<V> gradient;
-
-  SandwichTile(const SandwichJob<T>& j, Arena& arena, bool backward)
-      : job(j), G(backward ? tile_groups<V>(j.C > 1 + j.K ? j.C : 1 + j.K) : 1), C(j.C), K(j.K), n_terms(j.K * (j.K + 1) / 2) {
-    const auto& net = job.net;
-    const int64_t wide = C > 1 + K ? C : 1 + K;
-    pairs = arena.take<Term>(n_terms);
-    x = arena.planes<V>(1, G, net.D);
-    directions = arena.planes<V>(K, G, net.D);
-    combos = arena.planes<V>(C, G, net.O);
-    coef = arena.planes<V>(C, G, n_terms);
-    none = arena.planes<V>(1, G, 1);
-    y = arena.planes<V>(wide, G, net.O);
-    jacobian = arena.planes<V>(C, G, net.D);
-    hessian = arena.planes<V>(C, G, n_terms);
-    z = arena.take<T>(wide * V::MR * PT<V>);
-    for (auto& p : ping) p = arena.planes<V>(wide, G, net.max_width);
-    layers = stack(arena, 1 + K, true);
-    saved = stack(arena, 1 + K, true);
-    adjoint = stack(arena, C, backward);
-    gated = stack(arena, C, backward);
-    early = stack(arena, 1, backward);
-    y_bar = arena.planes<V>(1, G, net.O);
-    J_bar = arena.planes<V>(C, G, net.D);
-    x_bar = arena.planes<V>(1, G, net.D);
-    V_bar = arena.planes<V>(K, G, net.D);
-    if (backward && job.parameters) gradient.plan(arena, net, job.layout, wide * G * PT<V>);
-    if (!arena.base) return;
-    int64_t t = 0;
-    for (int32_t k = 0; k < K; k++)
-      for (int32_t i = k; i < K; i++) pairs[t++] = {0, k, i};
-  }
-  // `channels` planes for every sine layer; layers that are not kept get none and the sweep uses the two ping-pong planes.
-  Planes<T>* stack(Arena& arena, int64_t channels, bool kept) {
-    auto* s = arena.take<Planes<T>>(job.net.sines);
-    for (int64_t l = 0; l < job.net.sines; l++) {
-      Planes<T> p = kept ? arena.planes<V>(channels, G, job.net.width[l]) : Planes<T>{};
-      if (arena.base) s[l] = p;
-    }
-    return s;
-  }
-  Shape shape() const { return {K, 0, n_terms, pairs}; }
-
-  void load_constants() {
-    Extent any{0, 1, 1};
-    if (!job.V_rows) load_rows<V>(job.V, false, K, job.net.D, 1 / job.sigma, any, directions);
-    if (!job.E_rows) load_rows<V>(job.E, false, C, job.net.O, 1, any, combos);
-  }
-  void load(const Extent& e) {
-    load_points<V>(job.points, job.net.D, e, x);
-    if (job.V_rows) load_rows<V>(job.V, true, K, job.net.D, 1 / job.sigma, e, directions);
-    if (job.E_rows) load_rows<V>(job.E, true, C, job.net.O, 1, e, combos);
-  }
-
-  // Values and tangents up, adjoints down. KEEP: adjoints of all layers stay for the backward pass.
-  template <bool KEEP>
-  void forward(bool with_hessian) {
-    const auto& net = job.net;
-    const Shape s = shape();
-    const int64_t last = net.sines - 1;
-    first_layer<V, true>(net, s, x, directions, none, z, layers[0], saved[0]);
-    for (int64_t l = 1; l < net.sines; l++)
-      sweep<V, V::MR>(net.up[l], net.width[l], net.width[l - 1], layers[l - 1], 1 + K, z, [&](int64_t row, int64_t rows, int64_t g) {
-        activate<V, true>(s, z, net.bias[l], row, rows, none.at(0, g), layers[l], saved[l], g);
-      });
-    if (with_hessian) std::memset(hessian.base, 0, C * G * hessian.size * sizeof(T));
-    const TileArray<V>* H = with_hessian ? &hessian : nullptr;
-    auto g_of = [&](int64_t l) { return KEEP ? gated[l] : ping[l % 2]; };
-    for (int64_t row = 0; row < net.width[last]; row += V::MR) {
-      const int64_t rows = net.width[last] - row < V::MR ? net.width[last] - row : V::MR;
-      for (int64_t g = 0; g < G; g++) {
-        output_layer_bwd<V>(net, combos, C, row, rows, g, z);
-        gate<V>(s, C, z, row, rows, layers[last], saved[last], KEEP ? adjoint[last] : Planes<T>{}, g_of(last), H, g);
-      }
-    }
-    for (int64_t l = last; l > 0; l--) {
-      const Planes<T> next = g_of(l - 1), keep = KEEP ? adjoint[l - 1] : Planes<T>{};
-      sweep<V, V::MR>(net.down[l], net.width[l - 1], net.width[l], g_of(l), C, z, [&](int64_t row, int64_t rows, int64_t g) {
-        gate<V>(s, C, z, row, rows, layers[l - 1], saved[l - 1], keep, next, H, g);
-      });
-    }
-  }
-  void store_forward(const Extent& e) {
-    const auto& net = job.net;
-    if (job.y) {
-      output_layer<V>(net, layers[net.sines - 1], 1, true, z, y);
-      store_rows<V>(y, 0, 1, net.O, 1, e, job.y);
-    }
-    first_layer_bwd<V>(net, ping[0], 0, C, jacobian);
-    store_rows<V>(jacobian, 0, C, net.D, 1, e, job.jacobian);
-    if (!job.hessian) return;
-    for (int64_t j = 0; j < e.count; j++)
-      for (int64_t c = 0; c < C; c++)
-        for (int64_t t = 0; t < n_terms; t++) {
-          T* H = job.hessian + ((e.first + j) * C + c) * K * K;
-          H[pairs[t].k * K + pairs[t].j] = H[pairs[t].j * K + pairs[t].k] =
-              static_cast<T>(hessian.at(c, j / PT<V>)[t * PT<V> + j % PT<V>] * job.sigma * job.sigma);
-        }
-  }
-
-  void cotangents(const Extent& e) {
-    const auto& net = job.net;
-    std::memset(coef.base, 0, C * G * coef.size * sizeof(T));
-    for (int64_t j = 0; job.hessian_bar && j < e.count; j++)
-      for (int64_t c = 0; c < C; c++)
-        for (int64_t t = 0; t < n_terms; t++) {
-          const T* H = job.hessian_bar + ((e.first + j) * C + c) * K * K;
-          const int64_t k = pairs[t].k, i = pairs[t].j;
-          const double both = k == i ? H[k * K + k] : double(H[k * K + i]) + H[i * K + k];
-          coef.at(c, j / PT<V>)[t * PT<V> + j % PT<V>] = static_cast<T>(both * job.sigma * job.sigma);
-        }
-    const bool given = job.loss.kind == LossKind::none;
-    load_cotangents<V>(given ? job.y_bar : nullptr, 1, net.O, 1, e, y_bar, 0);
-    load_cotangents<V>(given ? job.jacobian_bar : nullptr, C, net.D, 1, e, J_bar, 0);
-    if (given) return;
-    output_layer<V>(net, layers[net.sines - 1], 1, true, z, y);
-    first_layer_bwd<V>(net, gated[0], 0, C, jacobian);
-    for (int64_t g = 0; g < G; g++) {
-      int64_t count = e.count - g * PT<V> < PT<V> ? e.count - g * PT<V> : PT<V>;
-      LossTile<T> t{y.at(0, g), jacobian.at(0, g), nullptr, y_bar.at(0, g), J_bar.at(0, g), nullptr, jacobian.groups * jacobian.size,
-                    PT<V>, 1, 1};
-      gradient.sums.doubles[0] += tile_loss<V>(job.loss, t, net.D, net.O, e.first + g * PT<V>, count);
-    }
-  }
-
-  // (20) to (23)
-  void upward(const Extent& e) {
-    const auto& net = job.net;
-    const Shape s = shape();
-    if (job.parameters)
-      for (int64_t c = 0; c < C; c++) gradient.add_first(gated[0], c, J_bar, c);
-    for (int64_t row = 0; row < net.width[0]; row += V::MR) {
-      const int64_t rows = net.width[0] - row < V::MR ? net.width[0] - row : V::MR;
-      for (int64_t g = 0; g < G; g++) {
-        lift(row, rows, g);
-        gate_bwd<V>(s, C, z, row, rows, layers[0], saved[0], early[0], adjoint[0], coef, ping[0], g);
-      }
-    }
-    for (int64_t l = 1; l < net.sines; l++) {
-      const Planes<T> in = ping[(l - 1) % 2], out = ping[l % 2];
-      if (job.parameters) gradient.add_weight(l, gated[l], in, C);
-      sweep<V, V::MR>(net.up[l], net.width[l], net.width[l - 1], in, C, z, [&](int64_t row, int64_t rows, int64_t g) {
-        gate_bwd<V>(s, C, z, row, rows, layers[l], saved[l], early[l], adjoint[l], coef, out, g);
-      });
-    }
-    const Planes<T> top = ping[(net.sines - 1) % 2];
-    if (job.parameters) gradient.add_output(combos, top, C);
-    if (!job.E_bar) return;
-    output_layer<V>(net, top, C, false, z, y);
-    store_rows<V>(y, 0, C, net.O, 1, e, job.E_bar);
-  }
-  // z (c) [rows][PT] = A_0 J_bar
-  void lift(int64_t row, int64_t rows, int64_t g) {
-    for (int64_t c = 0; c < C; c++)
-      for (int64_t i = 0; i < rows; i++)
-        for (int v = 0; v < V::NV; v++) {
-          typename V::R a = V::set(0);
-          for (int64_t d = 0; d < job.net.D; d++)
-            a = V::fma(V::set(job.net.first_hi[(row + i) * job.net.D + d]), V::load(J_bar.at(c, g) + (d * V::NV + v) * V::L), a);
-          V::store(z + c * V::MR * PT<V> + (i * V::NV + v) * V::L, a);
-        }
-  }
-
-  // (24) to (27)
-  void downward(const Extent& e) {
-    const auto& net = job.net;
-    const Shape s = shape();
-    const int64_t last = net.sines - 1, plane = V::MR * PT<V>;
-    if (job.parameters) gradient.add_output(y_bar, layers[last], 1), gradient.add_output_bias(y_bar);
-    for (int64_t row = 0; row < net.width[last]; row += V::MR) {
-      const int64_t rows = net.width[last] - row < V::MR ? net.width[last] - row : V::MR;
-      for (int64_t g = 0; g < G; g++) {
-        output_layer_bwd<V>(net, y_bar, 1, row, rows, g, z);
-        std::memset(z + plane, 0, K * plane * sizeof(T));
-        descend<V>(s, C, z, row, rows, layers[last], saved[last], early[last], adjoint[last], coef, ping[last % 2], g);
-      }
-    }
-    for (int64_t l = last; l > 0; l--) {
-      const Planes<T> left = ping[l % 2], next = ping[(l - 1) % 2];
-      if (job.parameters) gradient.add_bias(l, left), gradient.add_weight(l, left, layers[l - 1], 1 + K);
-      sweep<V, V::MR>(net.down[l], net.width[l - 1], net.width[l], left, 1 + K, z, [&](int64_t row, int64_t rows, int64_t g) {
-        descend<V>(s, C, z, row, rows, layers[l - 1], saved[l - 1], early[l - 1], adjoint[l - 1], coef, next, g);
-      });
-    }
-    if (job.parameters) {
-      gradient.add_bias(0, ping[0]);
-      gradient.add_first(ping[0], 0, x, 0);
-      for (int64_t k = 0; k < K; k++) gradient.add_first(ping[0], 1 + k, directions, k);
-    }
-    if (job.x_bar) first_layer_bwd<V>(net, ping[0], 0, 1, x_bar), store_rows<V>(x_bar, 0, 1, net.D, 1, e, job.x_bar);
-    if (job.V_bar) first_layer_bwd<V>(net, ping[0], 1, K, V_bar), store_rows<V>(V_bar, 0, K, net.D, 1 / job.sigma, e, job.V_bar);
-  }
-};
-
-template <class V>
-void sandwich_fwd(const SandwichJob<typename V::T>& job, Schedule& schedule, void* workspace) {
-  Arena arena{static_cast<char*>(workspace), 0};
-  SandwichTile<V> tile(job, arena, false);
-  tile.load_constants();
-  for (int64_t block = claim(schedule); block >= 0; block = claim(schedule)) {
-    for (int64_t n = block * BLOCK_POINTS; n < (block + 1) * BLOCK_POINTS && n < job.N; n += PT<V>) {
-      Extent e{n, job.N - n < PT<V> ? job.N - n : PT<V>, job.N};
-      tile.load(e);
-      tile.template forward<false>(job.hessian != nullptr);
-      tile.store_forward(e);
-      poll(schedule);
-    }
-  }
-}
-
-template <class V>
-void sandwich_bwd(const SandwichJob<typename V::T>& job, Schedule& schedule, void* workspace) {
-  Arena arena{static_cast<char*>(workspace), 0};
-  SandwichTile<V> tile(job, arena, true);
-  tile.load_constants();
-  const int64_t points = tile.G * PT<V>;
-  const bool sums = job.parameters || job.loss.kind != LossKind::none;
-  const bool adjoint = job.parameters || job.loss.kind == LossKind::none;
-  for (int64_t segment = claim(schedule); segment >= 0; segment = claim(schedule)) {
-    if (sums) tile.gradient.begin(schedule, job.parameters);
-    for (int64_t n = segment * SEGMENT_POINTS; n < (segment + 1) * SEGMENT_POINTS && n < job.N; n += points) {
-      Extent e{n, job.N - n < points ? job.N - n : points, job.N};
-      tile.load(e);
-      tile.template forward<true>(false);
-      tile.cotangents(e);
-      if (adjoint) tile.upward(e), tile.downward(e);
-      poll(schedule);
-    }
-    if (sums) tile.gradient.end(schedule, segment, job.parameters);
-  }
-}
-
-template <class V>
-size_t sandwich_fwd_bytes(const SandwichJob<typename V::T>& job) {
-  Arena arena{nullptr, 0};
-  SandwichTile<V> tile(job, arena, false);
-  return arena.used;
-}
-
-template <class V>
-size_t sandwich_bwd_bytes(const SandwichJob<typename V::T>& job) {
-  Arena arena{nullptr, 0};
-  SandwichTile<V> tile(job, arena, true);
-  return arena.used;
+INLINE void descend(const Shape& s, int64_t C, const typename V::T* z, int64_t row, int64_t rows,
+                    const Planes<typename V::T>& hidden, const Planes<typename V::T>& saved,
+                    const Planes<typename V::T>& early, const Planes<typename V::T>& adjoint, const TileArray<V>& coef,
+                    const Planes<typename V::T>& left, int64_t g) {
+  with_combinations(s, C, [&](auto count) {
+    descend_counted<V, decltype(count)>(s, C, z, row, rows, hidden, saved, early, adjoint, coef, left, g);
+  });
 }

@@ -1,6 +1,7 @@
-// sin(pi u) and cos(pi u), u in half turns. r = u - k / 2 with k = rint(2 u) is exact, so the reduction costs no accuracy for any u.
-// Near-minimax polynomials on |r| <= 1/4; the leading sine coefficient is pi in two parts.
-// Error: fp32 below 2 ulp (1e-7 absolute), fp64 below 2 ulp; tests/test_sine.py holds the bound. NaN and Inf give NaN, as libm.
+// sin(pi u) and cos(pi u), u in half turns. r = u - k / 2 with k = rint(2 u) is exact, so the reduction costs no
+// accuracy for any u. Near-minimax polynomials on |r| <= 1/4; the leading sine coefficient is pi in two parts. Error:
+// fp32 below 2 ulp (1e-7 absolute), fp64 below 2 ulp; tests/test_sine.py holds the bound. NaN and Inf give NaN, as
+// libm.
 
 template <class T>
 struct Poly;
@@ -15,10 +16,12 @@ template <>
 struct Poly<double> {
   static constexpr int N = 7;
   static constexpr double sine_hi = 3.141592653589793;
-  static constexpr double sine[N] = {1.1257753238794835e-16, -5.167712780049954,    2.5501640398733763,   -0.5992645289396449,
-                                     0.08214586918000175,    -0.007370021586907771, 0.000461531855383581};
-  static constexpr double cosine[N] = {-4.934802200544679,    4.058712126416765,    -1.3352627688538095,    0.23533063028399223,
-                                       -0.025806887964701878, 0.001929493874894941, -0.00010370082971594627};
+  static constexpr double sine[N] = {1.1257753238794835e-16, -5.167712780049954,  2.5501640398733763,
+                                     -0.5992645289396449,    0.08214586918000175, -0.007370021586907771,
+                                     0.000461531855383581};
+  static constexpr double cosine[N] = {-4.934802200544679,     4.058712126416765,     -1.3352627688538095,
+                                       0.23533063028399223,    -0.025806887964701878, 0.001929493874894941,
+                                       -0.00010370082971594627};
 };
 
 template <class V>

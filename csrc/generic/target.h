@@ -1,5 +1,5 @@
-// Opens and closes the region that one instruction set's code is compiled in. Standard headers come before it: inside, their
-// templates would be compiled for that instruction set and the linker could keep that copy for every machine.
+// Opens and closes the region that one instruction set's code is compiled in. Standard headers come before it: inside,
+// their templates would be compiled for that instruction set and the linker could keep that copy for every machine.
 #pragma once
 #define FASTSIREN_STRING(x) #x
 #if defined(__clang__)

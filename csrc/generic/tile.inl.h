@@ -1,5 +1,6 @@
-// What a tile of points needs besides the products: coordinates, seeds, cotangents, losses, first layer, sums over points.
-// A tile is `groups` groups of PT points. Lanes past the last point repeat it; their cotangents are zero and nothing of them is stored.
+// What a tile of points needs besides the products: coordinates, seeds, cotangents, losses, first layer, sums over
+// points. A tile is `groups` groups of PT points. Lanes past the last point repeat it; their cotangents are zero and
+// nothing of them is stored.
 
 template <class V>
 using TileArray = Planes<typename V::T>;
@@ -32,7 +33,8 @@ struct Extent {  // the points of one tile
 template <class T>
 INLINE T grid_coordinate(const Grid& grid, int64_t D, int64_t n, int64_t axis) {
   for (int64_t a = D - 1; a > axis; a--) n /= grid.shape[a];
-  return static_cast<T>(grid.origin[axis] + grid.step[axis] * static_cast<double>(grid.start[axis] + n % grid.shape[axis]));
+  return static_cast<T>(grid.origin[axis] +
+                        grid.step[axis] * static_cast<double>(grid.start[axis] + n % grid.shape[axis]));
 }
 
 // x [group][D][PT]
@@ -42,26 +44,29 @@ void load_points(const Points<typename V::T>& points, int64_t D, const Extent& e
     for (int64_t lane = 0; lane < PT<V>; lane++) {
       int64_t n = e.index(g * PT<V> + lane);
       for (int64_t i = 0; i < D; i++)
-        x.at(0, g)[i * PT<V> + lane] = points.x ? points.x[n * D + i] : grid_coordinate<typename V::T>(*points.grid, D, n, i);
+        x.at(0, g)[i * PT<V> + lane] =
+            points.x ? points.x[n * D + i] : grid_coordinate<typename V::T>(*points.grid, D, n, i);
     }
 }
 
-// Small arrays [channels][count], one for all points or one per point, into out (channel, group) [count][PT], times scale.
+// Small arrays [channels][count], one for all points or one per point, into out (channel, group) [count][PT], times
+// scale.
 template <class V>
-void load_rows(const typename V::T* source, bool per_point, int64_t channels, int64_t count, double scale, const Extent& e,
-               const TileArray<V>& out) {
+void load_rows(const typename V::T* source, bool per_point, int64_t channels, int64_t count, double scale,
+               const Extent& e, const TileArray<V>& out) {
   for (int64_t g = 0; g < out.groups; g++)
     for (int64_t lane = 0; lane < PT<V>; lane++) {
       const typename V::T* s = source + (per_point ? e.index(g * PT<V> + lane) * channels * count : 0);
       for (int64_t c = 0; c < channels; c++)
-        for (int64_t i = 0; i < count; i++) out.at(c, g)[i * PT<V> + lane] = static_cast<typename V::T>(s[c * count + i] * scale);
+        for (int64_t i = 0; i < count; i++)
+          out.at(c, g)[i * PT<V> + lane] = static_cast<typename V::T>(s[c * count + i] * scale);
     }
 }
 
 // Cotangents [N][channels][O] into out (channel, group) [O][PT], times scale; null and lanes past the end give zero.
 template <class V>
-void load_cotangents(const typename V::T* source, int64_t channels, int64_t O, double scale, const Extent& e, const TileArray<V>& out,
-                     int64_t channel0) {
+void load_cotangents(const typename V::T* source, int64_t channels, int64_t O, double scale, const Extent& e,
+                     const TileArray<V>& out, int64_t channel0) {
   for (int64_t c = 0; c < channels; c++)
     for (int64_t g = 0; g < out.groups; g++)
       for (int64_t q = 0; q < O; q++)
@@ -69,7 +74,8 @@ void load_cotangents(const typename V::T* source, int64_t channels, int64_t O, d
           int64_t j = g * PT<V> + lane;
           bool given = source && j < e.count;
           out.at(channel0 + c, g)[q * PT<V> + lane] =
-              given ? static_cast<typename V::T>(source[((e.first + j) * channels + c) * O + q] * scale) : typename V::T(0);
+              given ? static_cast<typename V::T>(source[((e.first + j) * channels + c) * O + q] * scale)
+                    : typename V::T(0);
         }
 }
 
@@ -87,8 +93,8 @@ void store_rows(const TileArray<V>& tile, int64_t channel0, int64_t channels, in
 
 // Coefficients of the quadratic forms, group [terms][PT]; see Term. forms [R, K, K] or [N, R, K, K].
 template <class V>
-void load_terms(const typename V::T* forms, bool per_point, int64_t R, int64_t K, const Term* terms, int64_t n_terms, const Extent& e,
-                const TileArray<V>& out) {
+void load_terms(const typename V::T* forms, bool per_point, int64_t R, int64_t K, const Term* terms, int64_t n_terms,
+                const Extent& e, const TileArray<V>& out) {
   for (int64_t g = 0; g < out.groups; g++)
     for (int64_t lane = 0; lane < PT<V>; lane++) {
       const typename V::T* M = forms + (per_point ? e.index(g * PT<V> + lane) * R * K * K : 0);
@@ -100,13 +106,14 @@ void load_terms(const typename V::T* forms, bool per_point, int64_t R, int64_t K
     }
 }
 
-// Phase of unit f of the first layer, in half turns. Every product is reduced mod 2 before it is added, with the weight as hi + lo,
-// so that phases of thousands of turns keep full accuracy.
+// Phase of unit f of the first layer, in half turns. Every product is reduced mod 2 before it is added, with the weight
+// as hi + lo, so that phases of thousands of turns keep full accuracy.
 template <class V>
 INLINE typename V::R first_phase(const Packed<typename V::T>& net, int64_t f, const typename V::T* x) {
   typename V::R u = V::set(net.bias[0][f]);
   for (int64_t i = 0; i < net.D; i++) {
-    typename V::R xi = V::load(x + i * PT<V>), hi = V::set(net.first_hi[f * net.D + i]), lo = V::set(net.first_lo[f * net.D + i]);
+    typename V::R xi = V::load(x + i * PT<V>), hi = V::set(net.first_hi[f * net.D + i]),
+                  lo = V::set(net.first_lo[f * net.D + i]);
     typename V::R whole = V::round(V::mul(V::mul(xi, hi), V::set(typename V::T(0.5))));
     whole = V::add(whole, whole);
     u = V::add(u, V::fma(xi, lo, V::fms_exact(xi, hi, whole)));
@@ -116,7 +123,8 @@ INLINE typename V::R first_phase(const Packed<typename V::T>& net, int64_t f, co
 
 // out [PT] = sum over rows f of weight[f * stride] * plane [f][PT], in chains of CHAIN.
 template <class V>
-void contract(const typename V::T* plane, const typename V::T* weight, int64_t stride, int64_t rows, typename V::T* out) {
+void contract(const typename V::T* plane, const typename V::T* weight, int64_t stride, int64_t rows,
+              typename V::T* out) {
   for (int v = 0; v < V::NV; v++) {
     typename V::R total = V::set(0);
     for (int64_t f0 = 0; f0 < rows; f0 += CHAIN) {
@@ -129,7 +137,8 @@ void contract(const typename V::T* plane, const typename V::T* weight, int64_t s
   }
 }
 
-// Where the outputs of a tile stand and where their cotangents go: value [O][PT]; jacobian of output q, input i at q * jq + i * ji.
+// Where the outputs of a tile stand and where their cotangents go: value [O][PT]; jacobian of output q, input i at q *
+// jq + i * ji.
 template <class T>
 struct LossTile {
   const T *value, *jacobian, *laplacian;
@@ -138,9 +147,11 @@ struct LossTile {
   double first_scale, second_scale;
 };
 
-// The loss of one group and the cotangents of its outputs; returns the sum, unscaled cotangents being those of scale * sum.
+// The loss of one group and the cotangents of its outputs; returns the sum, unscaled cotangents being those of scale *
+// sum.
 template <class V>
-double tile_loss(const Loss<typename V::T>& loss, const LossTile<typename V::T>& t, int64_t D, int64_t O, int64_t n0, int64_t count) {
+double tile_loss(const Loss<typename V::T>& loss, const LossTile<typename V::T>& t, int64_t D, int64_t O, int64_t n0,
+                 int64_t count) {
   using T = typename V::T;
   double sum = 0;
   for (int64_t lane = 0; lane < count; lane++) {
@@ -228,7 +239,8 @@ struct Gradient {
       for (int64_t i = 0; i < net->D; i++)
         values[layout->weight[0] + f * layout->stride[0] + i] = lane_sum<V>(first + (f * net->D + i) * V::L);
     for (int64_t q = 0; q < net->O; q++)
-      for (int64_t f = 0; f < H; f++) values[layout->weight[last] + q * layout->stride[last] + f] = lane_sum<V>(output + (q * H + f) * V::L);
+      for (int64_t f = 0; f < H; f++)
+        values[layout->weight[last] + q * layout->stride[last] + f] = lane_sum<V>(output + (q * H + f) * V::L);
   }
   // bias sums of sine layer l from channel 0 of its cotangents
   void add_bias(int64_t l, const Planes<T>& left) {
@@ -268,7 +280,8 @@ struct Gradient {
         for (int64_t c = 0; c < channels; c++)
           for (int64_t g = 0; g < left.groups; g++)
             for (int v = 0; v < V::NV; v++)
-              sum = V::fma(V::load(left.at(c, g) + (q * V::NV + v) * V::L), V::load(right.at(c, g) + (f * V::NV + v) * V::L), sum);
+              sum = V::fma(V::load(left.at(c, g) + (q * V::NV + v) * V::L),
+                           V::load(right.at(c, g) + (f * V::NV + v) * V::L), sum);
         V::store(d, sum);
       }
   }

@@ -29,7 +29,9 @@ struct Float {
   static inline R round(R a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
   static inline I quadrant(R k) { return _mm256_cvtps_epi32(k); }
   static inline I next(I q) { return _mm256_add_epi32(q, _mm256_set1_epi32(1)); }
-  static inline R pick_odd(I q, R even, R odd) { return _mm256_blendv_ps(even, odd, _mm256_castsi256_ps(_mm256_slli_epi32(q, 31))); }
+  static inline R pick_odd(I q, R even, R odd) {
+    return _mm256_blendv_ps(even, odd, _mm256_castsi256_ps(_mm256_slli_epi32(q, 31)));
+  }
   static inline R flip_if(R a, I q) {
     I sign = _mm256_slli_epi32(_mm256_and_si256(q, _mm256_set1_epi32(2)), 30);
     return _mm256_xor_ps(a, _mm256_castsi256_ps(sign));
@@ -91,7 +93,9 @@ struct Double {
 
 #include "../generic/engine.inl.h"
 
-bool supported() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+bool supported() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
 
 const Kernels<float> f32 = kernels<Float>();
 const Kernels<double> f64 = kernels<Double>();

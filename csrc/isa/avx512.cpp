@@ -34,7 +34,9 @@ struct Float {
   static inline R round(R a) { return _mm512_roundscale_ps(a, 0); }
   static inline I quadrant(R k) { return _mm512_cvtps_epi32(k); }
   static inline I next(I q) { return _mm512_add_epi32(q, _mm512_set1_epi32(1)); }
-  static inline R pick_odd(I q, R even, R odd) { return _mm512_mask_blend_ps(_mm512_test_epi32_mask(q, _mm512_set1_epi32(1)), even, odd); }
+  static inline R pick_odd(I q, R even, R odd) {
+    return _mm512_mask_blend_ps(_mm512_test_epi32_mask(q, _mm512_set1_epi32(1)), even, odd);
+  }
   static inline R flip_if(R a, I q) {
     I sign = _mm512_slli_epi32(_mm512_and_si512(q, _mm512_set1_epi32(2)), 30);
     return _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(a), sign));
@@ -90,7 +92,9 @@ struct Double {
   static inline R round(R a) { return _mm512_roundscale_pd(a, 0); }
   static inline I quadrant(R k) { return _mm512_cvtpd_epi64(k); }
   static inline I next(I q) { return _mm512_add_epi64(q, _mm512_set1_epi64(1)); }
-  static inline R pick_odd(I q, R even, R odd) { return _mm512_mask_blend_pd(_mm512_test_epi64_mask(q, _mm512_set1_epi64(1)), even, odd); }
+  static inline R pick_odd(I q, R even, R odd) {
+    return _mm512_mask_blend_pd(_mm512_test_epi64_mask(q, _mm512_set1_epi64(1)), even, odd);
+  }
   static inline R flip_if(R a, I q) {
     I sign = _mm512_slli_epi64(_mm512_and_si512(q, _mm512_set1_epi64(2)), 62);
     return _mm512_castsi512_pd(_mm512_xor_si512(_mm512_castpd_si512(a), sign));
@@ -104,8 +108,8 @@ struct Double {
 #include "../generic/engine.inl.h"
 
 bool supported() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
 }
 
 const Kernels<float> f32 = kernels<Float>();

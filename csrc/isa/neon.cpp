@@ -1,4 +1,5 @@
-// 16-byte vector extensions of GCC and Clang with the rounding instruction of aarch64; the compiler forms fused multiply-adds.
+// 16-byte vector extensions of GCC and Clang with the rounding instruction of aarch64; the compiler forms fused
+// multiply-adds.
 #include <cmath>
 #include <cstring>
 
@@ -27,7 +28,9 @@ struct Float {
   // The conversion saturates: take k mod 4 first, exactly.
   static inline I quadrant(R k) { return vcvtnq_s32_f32(fnma(set(4), round(mul(k, set(0.25f))), k)); }
   static inline I next(I q) { return q + vdupq_n_s32(1); }
-  static inline R pick_odd(I q, R even, R odd) { return vbslq_f32(vreinterpretq_u32_s32(-(q & vdupq_n_s32(1))), odd, even); }
+  static inline R pick_odd(I q, R even, R odd) {
+    return vbslq_f32(vreinterpretq_u32_s32(-(q & vdupq_n_s32(1))), odd, even);
+  }
   static inline R flip_if(R a, I q) {
     return vreinterpretq_f32_s32(vreinterpretq_s32_f32(a) ^ vshlq_n_s32(q & vdupq_n_s32(2), 30));
   }
@@ -54,7 +57,9 @@ struct Double {
   static inline R round(R a) { return vrndnq_f64(a); }
   static inline I quadrant(R k) { return vcvtnq_s64_f64(fnma(set(4), round(mul(k, set(0.25))), k)); }
   static inline I next(I q) { return q + vdupq_n_s64(1); }
-  static inline R pick_odd(I q, R even, R odd) { return vbslq_f64(vreinterpretq_u64_s64(-(q & vdupq_n_s64(1))), odd, even); }
+  static inline R pick_odd(I q, R even, R odd) {
+    return vbslq_f64(vreinterpretq_u64_s64(-(q & vdupq_n_s64(1))), odd, even);
+  }
   static inline R flip_if(R a, I q) {
     return vreinterpretq_f64_s64(vreinterpretq_s64_f64(a) ^ vshlq_n_s64(q & vdupq_n_s64(2), 62));
   }
@@ -66,7 +71,9 @@ struct Double {
 
 #include "../generic/engine.inl.h"
 
-bool supported() { return true; }
+bool supported() {
+  return true;
+}
 
 const Kernels<float> f32 = kernels<Float>();
 const Kernels<double> f64 = kernels<Double>();

@@ -36,7 +36,9 @@ struct Scalar {
 
 #include "../generic/engine.inl.h"
 
-bool supported() { return true; }
+bool supported() {
+  return true;
+}
 
 const Kernels<float> f32 = kernels<Scalar<float>>();
 const Kernels<double> f64 = kernels<Scalar<double>>();
