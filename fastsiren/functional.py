@@ -14,7 +14,7 @@ have it too, except under autocast, which changes nothing here but that x is cas
 """
 
 from collections.abc import Sequence
-from math import prod
+from math import inf, prod
 from typing import NamedTuple
 
 import torch
@@ -62,7 +62,7 @@ def siren(
     """
     net = _prepare(x, weights, biases, omegas, outermost_linear, precision)
     y = ops.value_fwd(net.x, *net.params, backend=net.backend)
-    return y.unflatten(0, net.leading) if len(net.leading) != 1 else y
+    return _unflatten([y], net)[0]
 
 
 def jet(
@@ -285,6 +285,10 @@ def _prepare(
         identity = torch.eye(weights[-1].shape[0], dtype=weights[-1].dtype, device=weights[-1].device)
         weights, full = [*weights, identity], [*full, identity.new_zeros(identity.shape[0])]
     check_parameters(weights, full, omegas)
+    factors = [float(omega) for omega in omegas]
+    # A comparison, which NaN fails: the compiler cannot trace math.isfinite of a number that it keeps symbolic.
+    if not all(abs(factor) < inf for factor in factors):
+        raise ValueError(f"omegas: got {factors}, expected finite numbers")
     first = weights[0]
     if not isinstance(x, Tensor):
         raise TypeError(f"x: got {type(x).__name__}, expected a torch.Tensor")
@@ -295,7 +299,7 @@ def _prepare(
         raise ValueError(f"x: got shape {tuple(x.shape)}, expected (..., {first.shape[1]}) as weights[0] has inputs")
     backend = backends.resolve(None, first.device, first.dtype, precision)
     rows = x if x.ndim == 2 else x.reshape(prod(x.shape[:-1]), x.shape[-1])
-    return _Network(rows, tuple(x.shape[:-1]), (weights, full, [float(omega) for omega in omegas]), backend)
+    return _Network(rows, tuple(x.shape[:-1]), (weights, full, factors), backend)
 
 
 def _unflatten(results: Sequence[Tensor], net: _Network) -> Sequence[Tensor]:
