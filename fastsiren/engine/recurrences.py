@@ -52,7 +52,7 @@ class ParameterBars:
         A_bar = outer(*pairs[0])
         for left, right in pairs[1:]:
             A_bar = A_bar + outer(left, right)
-        self.weights.insert(0, (omega * A_bar).contiguous())
+        self.weights.insert(0, omega * A_bar)
         self.biases.insert(0, omega * pairs[0][0].sum(0))
 
     def grads(self, x_bar: Tensor | None, seeds: tuple[Tensor, ...] = ()) -> Grads:
