@@ -7,20 +7,23 @@
 #include "jet_pass.inl.h"
 #include "sandwich.inl.h"
 #include "sandwich_pass.inl.h"
+#include "passes.inl.h"
 
 template <class V>
 constexpr Kernels<typename V::T> kernels() {
   static_assert(SEGMENT_POINTS % PT<V> == 0 && BLOCK_POINTS % PT<V> == 0, "tiles must divide segments and blocks");
+  using Jet = JetJob<typename V::T>;
+  using Sandwich = SandwichJob<typename V::T>;
   return {V::MR,
           output_rows<V>,
           V::L,
-          jet_fwd_bytes<V>,
-          jet_fwd<V>,
-          jet_bwd_bytes<V>,
-          jet_bwd<V>,
-          sandwich_fwd_bytes<V>,
-          sandwich_fwd<V>,
-          sandwich_bwd_bytes<V>,
-          sandwich_bwd<V>,
+          pass_bytes<V, JetTile, Jet, false>,
+          forward_pass<V, JetTile, Jet>,
+          pass_bytes<V, JetTile, Jet, true>,
+          backward_pass<V, JetTile, Jet>,
+          pass_bytes<V, SandwichTile, Sandwich, false>,
+          forward_pass<V, SandwichTile, Sandwich>,
+          pass_bytes<V, SandwichTile, Sandwich, true>,
+          backward_pass<V, SandwichTile, Sandwich>,
           sinpi_array<V>};
 }

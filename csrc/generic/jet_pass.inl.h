@@ -1,5 +1,4 @@
-// The passes of engine T: loops over tiles and segments. jet_bwd runs the forward of a tile again and keeps it in the
-// cache.
+// One tile of engine T. Its backward pass runs the forward pass of the tile again and keeps that in the cache.
 
 // Groups of a tile: enough columns to amortise the traffic of the weight gradients, a divisor of the segment.
 template <class V>
@@ -8,6 +7,18 @@ int64_t tile_groups(int64_t channels) {
   if (groups < 1) groups = 1;
   while (SEGMENT_POINTS / PT<V> % groups) groups--;
   return groups;
+}
+
+template <class T>
+void store_pixels(const Pixels& p, int64_t index, T y) {
+  const double v = p.gain * static_cast<double>(y) + p.offset;
+  if (p.type == PixelType::f32) static_cast<float*>(p.out)[index] = static_cast<float>(v);
+  if (p.type == PixelType::f64) static_cast<double*>(p.out)[index] = v;
+  // A comparison with NaN is false: NaN becomes 0.
+  const double unit = v > 0 ? (v < 1 ? v : 1.0) : 0.0;
+  if (p.type == PixelType::u8) static_cast<uint8_t*>(p.out)[index] = static_cast<uint8_t>(std::nearbyint(unit * 255));
+  if (p.type == PixelType::u16)
+    static_cast<uint16_t*>(p.out)[index] = static_cast<uint16_t>(std::nearbyint(unit * 65535));
 }
 
 template <class V>
@@ -77,7 +88,21 @@ struct JetTile {
                       });
     }
   }
-  Planes<T> last_hidden(bool save) const { return save ? layers[job.net.sines - 1] : hidden[(job.net.sines - 1) % 2]; }
+
+  void remember() { forward<true>(); }
+
+  void evaluate(const Extent& e) {
+    const int64_t O = job.net.O;
+    forward<false>();
+    output_layer<V>(job.net, hidden[(job.net.sines - 1) % 2], C, true, z, y);
+    store_rows<V>(y, 0, 1, O, 1, e, job.y);
+    store_rows<V>(y, 1, job.K, O, job.sigma, e, job.first);
+    store_rows<V>(y, 1 + job.K, job.R, O, job.sigma * job.sigma, e, job.second);
+    if (job.pixels.type == PixelType::none) return;
+    for (int64_t j = 0; j < e.count; j++)
+      for (int64_t q = 0; q < O; q++)
+        store_pixels(job.pixels, (e.first + j) * O + q, y.at(0, j / PT<V>)[q * PT<V> + j % PT<V>]);
+  }
 
   void cotangents(const Extent& e) {
     const double s = job.sigma;
@@ -153,74 +178,3 @@ struct JetTile {
       }
   }
 };
-
-template <class T>
-void store_pixels(const Pixels& p, int64_t index, T y) {
-  const double v = p.gain * static_cast<double>(y) + p.offset;
-  if (p.type == PixelType::f32) static_cast<float*>(p.out)[index] = static_cast<float>(v);
-  if (p.type == PixelType::f64) static_cast<double*>(p.out)[index] = v;
-  // A comparison with NaN is false: NaN becomes 0.
-  const double unit = v > 0 ? (v < 1 ? v : 1.0) : 0.0;
-  if (p.type == PixelType::u8) static_cast<uint8_t*>(p.out)[index] = static_cast<uint8_t>(std::nearbyint(unit * 255));
-  if (p.type == PixelType::u16)
-    static_cast<uint16_t*>(p.out)[index] = static_cast<uint16_t>(std::nearbyint(unit * 65535));
-}
-
-template <class V>
-void jet_fwd(const JetJob<typename V::T>& job, Schedule& schedule, void* workspace) {
-  Arena arena{static_cast<char*>(workspace), 0};
-  JetTile<V> tile(job, arena, false);
-  tile.load_constants();
-  for (int64_t block = claim(schedule); block >= 0; block = claim(schedule)) {
-    for (int64_t n = block * BLOCK_POINTS; n < (block + 1) * BLOCK_POINTS && n < job.N; n += PT<V>) {
-      Extent e{n, job.N - n < PT<V> ? job.N - n : PT<V>, job.N};
-      tile.load(e);
-      tile.template forward<false>();
-      output_layer<V>(job.net, tile.last_hidden(false), tile.C, true, tile.z, tile.y);
-      store_rows<V>(tile.y, 0, 1, job.net.O, 1, e, job.y);
-      store_rows<V>(tile.y, 1, job.K, job.net.O, job.sigma, e, job.first);
-      store_rows<V>(tile.y, 1 + job.K, job.R, job.net.O, job.sigma * job.sigma, e, job.second);
-      if (job.pixels.type != PixelType::none)
-        for (int64_t j = 0; j < e.count; j++)
-          for (int64_t q = 0; q < job.net.O; q++)
-            store_pixels(job.pixels, (n + j) * job.net.O + q, tile.y.at(0, 0)[q * PT<V> + j]);
-      poll(schedule);
-    }
-  }
-}
-
-template <class V>
-void jet_bwd(const JetJob<typename V::T>& job, Schedule& schedule, void* workspace) {
-  Arena arena{static_cast<char*>(workspace), 0};
-  JetTile<V> tile(job, arena, true);
-  tile.load_constants();
-  const int64_t points = tile.G * PT<V>;
-  const bool sums = job.parameters || job.loss.kind != LossKind::none;
-  const bool adjoint = job.parameters || job.loss.kind == LossKind::none;
-  for (int64_t segment = claim(schedule); segment >= 0; segment = claim(schedule)) {
-    if (sums) tile.gradient.begin(schedule, job.parameters);
-    for (int64_t n = segment * SEGMENT_POINTS; n < (segment + 1) * SEGMENT_POINTS && n < job.N; n += points) {
-      Extent e{n, job.N - n < points ? job.N - n : points, job.N};
-      tile.load(e);
-      tile.template forward<true>();
-      tile.cotangents(e);
-      if (adjoint) tile.backward(e);
-      poll(schedule);
-    }
-    if (sums) tile.gradient.end(schedule, segment, job.parameters);
-  }
-}
-
-template <class V>
-size_t jet_fwd_bytes(const JetJob<typename V::T>& job) {
-  Arena arena{nullptr, 0};
-  JetTile<V> tile(job, arena, false);
-  return arena.used;
-}
-
-template <class V>
-size_t jet_bwd_bytes(const JetJob<typename V::T>& job) {
-  Arena arena{nullptr, 0};
-  JetTile<V> tile(job, arena, true);
-  return arena.used;
-}

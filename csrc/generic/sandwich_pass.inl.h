@@ -1,5 +1,4 @@
-// The passes of engines A and TxA: values and tangents up, adjoints down, and in the backward pass the way up and down
-// again.
+// One tile of engines A and TxA: values and tangents up, adjoints down, and backward the way up and down again.
 
 template <class V>
 struct SandwichTile {
@@ -99,7 +98,10 @@ struct SandwichTile {
                       });
     }
   }
-  void store_forward(const Extent& e) {
+  void remember() { forward<true>(false); }
+
+  void evaluate(const Extent& e) {
+    forward<false>(job.hessian != nullptr);
     const auto& net = job.net;
     if (job.y) {
       output_layer<V>(net, layers[net.sines - 1], 1, true, z, y);
@@ -148,6 +150,11 @@ struct SandwichTile {
                     1};
       gradient.sums.doubles[0] += tile_loss<V>(job.loss, t, net.D, net.O, e.first + g * PT<V>, count);
     }
+  }
+
+  void backward(const Extent& e) {
+    upward(e);
+    downward(e);
   }
 
   // (20) to (23)
@@ -221,55 +228,3 @@ struct SandwichTile {
       first_layer_bwd<V>(net, ping[0], 1, K, V_bar), store_rows<V>(V_bar, 0, K, net.D, 1 / job.sigma, e, job.V_bar);
   }
 };
-
-template <class V>
-void sandwich_fwd(const SandwichJob<typename V::T>& job, Schedule& schedule, void* workspace) {
-  Arena arena{static_cast<char*>(workspace), 0};
-  SandwichTile<V> tile(job, arena, false);
-  tile.load_constants();
-  for (int64_t block = claim(schedule); block >= 0; block = claim(schedule)) {
-    for (int64_t n = block * BLOCK_POINTS; n < (block + 1) * BLOCK_POINTS && n < job.N; n += PT<V>) {
-      Extent e{n, job.N - n < PT<V> ? job.N - n : PT<V>, job.N};
-      tile.load(e);
-      tile.template forward<false>(job.hessian != nullptr);
-      tile.store_forward(e);
-      poll(schedule);
-    }
-  }
-}
-
-template <class V>
-void sandwich_bwd(const SandwichJob<typename V::T>& job, Schedule& schedule, void* workspace) {
-  Arena arena{static_cast<char*>(workspace), 0};
-  SandwichTile<V> tile(job, arena, true);
-  tile.load_constants();
-  const int64_t points = tile.G * PT<V>;
-  const bool sums = job.parameters || job.loss.kind != LossKind::none;
-  const bool adjoint = job.parameters || job.loss.kind == LossKind::none;
-  for (int64_t segment = claim(schedule); segment >= 0; segment = claim(schedule)) {
-    if (sums) tile.gradient.begin(schedule, job.parameters);
-    for (int64_t n = segment * SEGMENT_POINTS; n < (segment + 1) * SEGMENT_POINTS && n < job.N; n += points) {
-      Extent e{n, job.N - n < points ? job.N - n : points, job.N};
-      tile.load(e);
-      tile.template forward<true>(false);
-      tile.cotangents(e);
-      if (adjoint) tile.upward(e), tile.downward(e);
-      poll(schedule);
-    }
-    if (sums) tile.gradient.end(schedule, segment, job.parameters);
-  }
-}
-
-template <class V>
-size_t sandwich_fwd_bytes(const SandwichJob<typename V::T>& job) {
-  Arena arena{nullptr, 0};
-  SandwichTile<V> tile(job, arena, false);
-  return arena.used;
-}
-
-template <class V>
-size_t sandwich_bwd_bytes(const SandwichJob<typename V::T>& job) {
-  Arena arena{nullptr, 0};
-  SandwichTile<V> tile(job, arena, true);
-  return arena.used;
-}
