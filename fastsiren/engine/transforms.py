@@ -5,6 +5,7 @@ whether they exist; if one behaves otherwise, `KNOWN` is False and every call ru
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -40,7 +41,7 @@ def gradients_batched() -> bool:
 
     It has a vmap of its own, older than that of torch.func, which knows nothing of lists of tensors.
     """
-    active: bool = torch._C._dispatch_tls_is_dispatch_key_included(torch._C._dispatch_key_parse("VmapMode"))
+    active: bool = torch._C._dispatch_tls_is_dispatch_key_included(_dispatch_key("VmapMode"))
     return active
 
 
@@ -48,7 +49,7 @@ def run_gradients_batched(which: Pass, call: Call, args: Tensors, start: Start) 
     """Results of a pass inside such a backward; the batch dimension is taken off, and put back on the results."""
     level = torch._C._vmapmode_increment_nesting() - 1
     torch._C._vmapmode_decrement_nesting()
-    key = torch._C._dispatch_key_parse("Batched")
+    key = _dispatch_key("Batched")
     dims = [0 if arg is not None and torch._C._dispatch_keys(arg).has(key) else None for arg in args]
     bare = [arg if dim is None else torch._remove_batch_dim(arg, level, 1, 0) for arg, dim in zip(args, dims)]
     size = next((arg.shape[0] for arg, dim in zip(bare, dims) if dim == 0), None)
@@ -62,6 +63,11 @@ def run_gradients_batched(which: Pass, call: Call, args: Tensors, start: Start) 
     finally:
         torch._C._vmapmode_increment_nesting()
     return results if size is None else tuple(torch._add_batch_dim(result, 0, level) for result in results)
+
+
+@cache
+def _dispatch_key(name: str) -> Any:
+    return torch._C._dispatch_key_parse(name)
 
 
 def will_run(node: Any) -> bool:
