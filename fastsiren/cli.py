@@ -1,7 +1,8 @@
 """The command line: `fastsiren fit | render | info | demo | bench`.
 
-Exit codes: 0 done; 1 failed; 2 usage; 3 input damaged or refused; 4 non-finite values; 5 no space; 130 Ctrl-C; 141 closed
-pipe; 143 SIGTERM. An error is one line on standard error. Nothing heavy is imported before the options are understood.
+Exit codes: 0 done; 1 failed; 2 usage; 3 input damaged or refused; 4 non-finite values; 5 no space; 130 Ctrl-C;
+141 closed pipe; 143 SIGTERM. An error is one line on standard error. Nothing heavy is imported before the options are
+understood.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
 
 from . import __version__
 from .faults import Fault, OutputError, UsageError
@@ -129,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-Commands = argparse._SubParsersAction  # type: ignore[type-arg]
+Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:

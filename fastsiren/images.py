@@ -82,7 +82,7 @@ def _load(path: str | os.PathLike[str]) -> bytes:
 
 
 def _imageio(path: str | os.PathLike[str]) -> Array:
-    # Decoders raise whatever they like on damaged files (struct.error, SyntaxError, zlib.error, KeyError ...); all of it
+    # Decoders raise whatever they like on damaged files (struct.error, SyntaxError, zlib.error, KeyError ...); it all
     # means the same to the user.
     try:
         with warnings.catch_warnings():
@@ -97,19 +97,19 @@ def _imageio(path: str | os.PathLike[str]) -> Array:
 
 def _first_frame(path: str | os.PathLike[str]) -> Array:
     import imageio.v3 as iio
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     extension = os.path.splitext(os.fspath(path))[1].lower()
     if extension in (".tif", ".tiff") and importlib.util.find_spec("tifffile") is not None:
-        return iio.imread(path, index=0, plugin="tifffile")
+        return iio.imread(os.fspath(path), index=0, plugin="tifffile")
     try:
         Image.open(path).close()
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         # Asking every other reader of imageio is slow and noisy, and pointless for the formats pillow knows.
         if not extension or extension in Image.registered_extensions():
             raise InputError("not a picture, or damaged; PNG, JPEG, TIFF, WebP, BMP and GIF are known") from None
-        return iio.imread(path, index=0)
-    return iio.imread(path, index=0, plugin="pillow", rotate=True)
+        return iio.imread(os.fspath(path), index=0)
+    return iio.imread(os.fspath(path), index=0, plugin="pillow", rotate=True)
 
 
 def _as_stored(path: str | os.PathLike[str], pixels: Array) -> Array:

@@ -42,9 +42,9 @@ def stop_on_signals() -> Iterator[Stop]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     # A shell starts background jobs with SIGINT ignored; that stays as it is.
-    previous = {number: handler for number, handler in previous.items() if handler not in (signal.SIG_IGN, None)}
+    previous = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
     for number in previous:
         signal.signal(number, ask)
     try:

@@ -87,10 +87,10 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
 
 def _fits(network: dict[str, Any], tensors: dict[str, Array]) -> bool:
     """Whether the tensors are those of the described network; checked before anything of that size is made."""
-    sizes = [network.get(name) for name in _LARGEST]
-    if any(type(size) is not int or not 0 <= size <= top for size, top in zip(sizes, _LARGEST.values(), strict=True)):
-        return False
-    inputs, hidden, layers, outputs = sizes
+    for name, top in _LARGEST.items():
+        if type(network.get(name)) is not int or not 0 <= network[name] <= top:
+            return False
+    inputs, hidden, layers, outputs = (network[name] for name in _LARGEST)
     widths = [inputs, *[hidden] * (layers + 1), outputs]
     last_is_linear = network.get("outermost_linear") is True
     for i, (n_in, n_out) in enumerate(pairwise(widths)):

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..images import Picture
+from ..tensorfile import Array
 from .speed import Comparison
 
 __all__ = ["contact_sheet"]
@@ -42,7 +43,7 @@ def contact_sheet(picture: Picture, panels: Mapping[str, Path], psnr: float, row
         (f"SIREN, {psnr:.1f} dB", Image.open(panels["fit"])),
         ("gradient of the SIREN: hue is direction", Image.open(panels["gradient"])),
         ("4x, pixels of the original", original.crop(box).resize(_fitting(box), Image.Resampling.NEAREST)),
-        ("4x, SIREN", large.crop(tuple(4 * edge for edge in box))),
+        ("4x, SIREN", large.crop((4 * box[0], 4 * box[1], 4 * box[2], 4 * box[3]))),
         ("Laplacian of the SIREN: grey is zero", Image.open(panels["laplacian"])),
     ]
     size = 3 * _PANEL + 4 * _GAP, 2 * (_PANEL + _LABEL) + 3 * _GAP + _FOOT
@@ -53,7 +54,7 @@ def contact_sheet(picture: Picture, panels: Mapping[str, Path], psnr: float, row
     return sheet
 
 
-def _eight_bits(picture: Picture) -> np.ndarray:  # type: ignore[type-arg]
+def _eight_bits(picture: Picture) -> Array:
     """The original as 8-bit RGB."""
     pixels = picture.pixels if picture.bits == 8 else (picture.pixels // 257).astype(np.uint8)
     return np.repeat(pixels[:, :, :1], 3, 2) if pixels.shape[2] < 3 else np.ascontiguousarray(pixels[:, :, :3])
@@ -79,9 +80,8 @@ def _place(sheet: Image.Image, index: int, label: str, panel: Image.Image) -> No
     draw = ImageDraw.Draw(sheet)
     draw.text((left, top + 4), label, fill=_INK, font=ImageFont.load_default(20))
     scale = _PANEL / max(panel.size)
-    shown = panel.convert("RGB").resize(
-        tuple(max(1, round(side * scale)) for side in panel.size), Image.Resampling.LANCZOS
-    )
+    size = max(1, round(panel.width * scale)), max(1, round(panel.height * scale))
+    shown = panel.convert("RGB").resize(size, Image.Resampling.LANCZOS)
     sheet.paste(shown, (left + (_PANEL - shown.width) // 2, top + _LABEL + (_PANEL - shown.height) // 2))
 
 

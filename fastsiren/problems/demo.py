@@ -6,12 +6,14 @@ import importlib.metadata
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 from .. import images
 from ..faults import InputError
 from ..grids import Grid
 from ..images import Picture
 from ..render import render_file
+from ..siren import Siren
 from . import image as image_problem
 from .contact_sheet import contact_sheet
 from .speed import Comparison, compare
@@ -60,7 +62,7 @@ def run(
     begun = time.monotonic()
     home = Path(directory)
     picture = _reduced(images.read(image or photograph()))
-    settings = _QUICK if quick else {}
+    settings: dict[str, Any] = _QUICK if quick else {}
     checkpoint = home / "photo.safetensors"
     fitted = image_problem.fit(picture, out=checkpoint, overwrite=True, progress=progress, **settings)
     if fitted.exit_code:
@@ -78,7 +80,7 @@ def _reduced(picture: Picture) -> Picture:
     return Picture(picture.pixels[::step, ::step].copy())
 
 
-def _render_all(home: Path, picture: Picture, net: image_problem.Siren, progress: bool) -> dict[str, Path]:
+def _render_all(home: Path, picture: Picture, net: Siren, progress: bool) -> dict[str, Path]:
     """Write the renderings; the paths by panel."""
     height, width = picture.pixels.shape[:2]
     paths = {}

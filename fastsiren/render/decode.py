@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..derivatives import laplacian, value_and_jacobian
 from ..engine import backends
+from ..engine.network import SirenModule
 from ..grids import Grid
 from .tiles import Tile
 
@@ -30,7 +31,7 @@ class Decoder:
         ValueError: Unknown quantity, or the grid does not fit the network.
     """
 
-    def __init__(self, net: nn.Module, grid: Grid, quantity: str) -> None:
+    def __init__(self, net: SirenModule, grid: Grid, quantity: str) -> None:
         if not hasattr(net, "siren_parameters"):
             raise TypeError(f"net: must be a Siren or a converted module; got {type(net).__name__}")
         if quantity not in QUANTITIES:

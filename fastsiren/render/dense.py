@@ -8,8 +8,9 @@ from typing import IO, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..engine.network import SirenModule
 from ..faults import NonFiniteError, UsageError
 from ..files import atomic_output, check_output, output_lock
 from ..grids import Grid
@@ -43,7 +44,7 @@ def format_of(path: str | os.PathLike[str]) -> str:
 
 
 def render(
-    net: nn.Module,
+    net: SirenModule,
     grid: Grid,
     *,
     out: Tensor | Array | str | os.PathLike[str] | None = None,
@@ -73,6 +74,7 @@ def render(
         NonFiniteError: A file was asked for and the network gives NaN or infinity.
 
     Example:
+        >>> import fastsiren
         >>> net = fastsiren.Siren(2, 16, 1, 3)
         >>> fastsiren.render(net, fastsiren.grids.Grid.over((4, 6)), progress=False).shape
         torch.Size([4, 6, 3])
@@ -97,7 +99,7 @@ def render(
 
 
 def render_file(
-    net: nn.Module,
+    net: SirenModule,
     grid: Grid,
     path: str | os.PathLike[str],
     *,
@@ -139,7 +141,7 @@ def render_file(
 class _Job:
     """A render whose request was checked, ready to be written to any binary stream."""
 
-    def __init__(self, net: nn.Module, grid: Grid, kind: str, bits: int, quantity: str, tile: int) -> None:
+    def __init__(self, net: SirenModule, grid: Grid, kind: str, bits: int, quantity: str, tile: int) -> None:
         self.decoder = Decoder(net, grid, quantity)
         self.grid, self.kind, self.bits, self.quantity, self.tile = grid, kind, bits, quantity, tile
         self.painter: Painter | None = None
@@ -192,7 +194,7 @@ def _shown(quantity: str, grid: Grid, enabled: bool) -> Progress:
     return Progress(f"render {quantity}", grid.numel, unit="Mpx", scale=1e6, enabled=enabled)
 
 
-def render_stream(net: nn.Module, grid: Grid, file: IO[bytes], **options: Any) -> None:
+def render_stream(net: SirenModule, grid: Grid, file: IO[bytes], **options: Any) -> None:
     """Write to an open binary stream, such as standard output; see `render_file`."""
     progress, allow = options.pop("progress"), options.pop("allow_nonfinite")
     _Job(net, grid, **options).write(file, progress=progress, allow_nonfinite=allow)
