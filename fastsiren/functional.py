@@ -292,7 +292,7 @@ def _prepare(
     first = weights[0]
     if not isinstance(x, Tensor):
         raise TypeError(f"x: got {type(x).__name__}, expected a torch.Tensor")
-    if x.dtype != first.dtype and x.is_floating_point() and torch.is_autocast_enabled(x.device.type):
+    if x.dtype != first.dtype and x.is_floating_point() and ops.autocast_enabled(x.device.type):
         x = x.to(first.dtype)
     _check_like("x", x, first)
     if x.ndim < 1 or x.shape[-1] != first.shape[1]:

@@ -166,6 +166,19 @@ def test_losses(differentiated, kind, weighted, reduction, backend):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_losses_over_no_points(reduction, kind, backend):
+    """As in torch: a mean is NaN, a sum is 0, and gradients of parameters are zeros."""
+    for differentiated in (False, True):
+        net, (x, target, _) = NET.tracked(), loss_arguments(kind, 0)
+        options = {"omegas": net.omegas, "reduction": reduction}
+        loss = functional.loss(kind, x.requires_grad_(differentiated), target, net.weights, net.biases, **options)
+        assert loss.isnan() if reduction == "mean" else loss == 0
+        slopes = torch.autograd.grad(loss, net.parameters(), materialize_grads=True)
+        assert all(torch.equal(slope, torch.zeros_like(slope)) for slope in slopes)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_losses_of_any_leading_shape(kind, backend):
     x, target, weight = loss_arguments(kind, 6)
     shaped = [None if t is None else t.reshape(2, 3, *t.shape[1:]) for t in (x, target, weight)]
@@ -200,6 +213,13 @@ def test_autocast_changes_nothing_but_x(given, backend):
     for a, b in zip([looked, *found], [expected[0], *expected], strict=True):
         assert a.dtype == torch.float32
         assert oracle.relative_error(a, b) <= 1e-5
+
+
+def test_meta_tensors_give_shapes():
+    net = Net([w.to("meta") for w in NET.weights], [b.to("meta") for b in NET.biases], NET.omegas)
+    y = functional.siren(X.to("meta").requires_grad_(), net.weights, net.biases, **OPTIONS)
+    assert y.device.type == "meta" and y.shape == (4, 2)
+    y.sum().backward()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -171,3 +171,26 @@ def test_nothing_is_recorded_without_gradients(recorder):
         y = ops.value_fwd(x, *net, backend="reference")
     assert recorder.calls == [("loss_fwd", ()), ("value_fwd", ())]
     assert not loss.requires_grad and not y.requires_grad
+
+
+# Grids
+
+
+def test_grid(backend):
+    net = op_cases.network()
+    out = torch.empty(3 * 2, 2, dtype=torch.float64)
+    grid = ([0.5, -1.0], [0.25, 0.5], [1, 0], [3, 2])
+    ops.grid_fwd(*grid, *net, out=out, gain=2.0, offset=0.5, backend=backend)
+    axes = [origin + step * (start + torch.arange(n)).double() for origin, step, start, n in zip(*grid, strict=True)]
+    expected = 2 * oracle.value(net, torch.cartesian_prod(*axes)) + 0.5
+    assert oracle.relative_error(out, expected) <= 1e-12
+
+
+def test_grid_has_no_derivative(backend):
+    net = op_cases.network().tracked()
+    arguments = ([0.0, 0.0], [1.0, 1.0], [0, 0], [2, 2], *net)
+    options = {"out": torch.empty(4, 2, dtype=torch.float64), "gain": 1.0, "offset": 0.0, "backend": backend}
+    with pytest.raises(RuntimeError, match="has no derivative"):
+        ops.grid_fwd(*arguments, **options)
+    with torch.no_grad():
+        ops.grid_fwd(*arguments, **options)

@@ -1,11 +1,13 @@
 """Derivatives of compositions, to fourth order, against plain torch: what checks of one operator cannot see."""
 
+import concurrent.futures
 import itertools
 
 import pytest
 import torch
 from torch import Tensor
 
+import fastsiren
 import op_cases
 import oracle
 from fastsiren import functional
@@ -146,3 +148,21 @@ def test_two_networks_in_a_row(backend):
         return torch.autograd.grad(loss, [*leaves, *more], materialize_grads=True)
 
     assert_same(chained(ours), chained(oracle.value))
+
+
+def test_threads_do_not_meet(backend):
+    """Forward and two backwards in four threads at a time give the numbers of one thread."""
+    net, x, leaves = setting(2)
+
+    def gradients() -> list[Tensor]:
+        return list(torch.autograd.grad(LOSSES["eikonal"](ours, net, x), leaves, materialize_grads=True))
+
+    def work() -> list[list[Tensor]]:
+        with fastsiren.use_backend(backend):
+            return [gradients() for _ in range(10)]
+
+    expected = gradients()
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for rows in pool.map(lambda _: work(), range(4), timeout=60):
+            for found in rows:
+                assert_same(found, expected)

@@ -208,6 +208,19 @@ def recurrence(x: Tensor, V: Tensor, M: Tensor) -> Tensor:
     return torch.einsum("rkj,kd,je,node->nro", M, V, V, H)
 
 
+@pytest.mark.parametrize("name", [name for name in op_cases.NAMES if name != "loss_fwd"])
+@pytest.mark.parametrize("over", ["points", "weights"])
+def test_vmap_of_the_operator_itself(over, name, backend):
+    """Not the way of the package, which goes around torch.library under a transform."""
+    made, run = op_cases.operands(name, NET, 4, per_point=True), op_cases.operator(name, NET, backend)
+    arguments = [*made, *NET.parameters()]
+    batched = range(len(made)) if over == "points" else [len(made) + 1]
+    dims = tuple(0 if i in batched else None for i in range(len(arguments)))
+    stacked = [t if d is None else torch.stack([t, t.cos()]) for t, d in zip(arguments, dims, strict=True)]
+    rows = [run(*(t if d is None else t[i] for t, d in zip(stacked, dims, strict=True))) for i in range(2)]
+    assert_same(vmap(run, dims)(*stacked), [torch.stack(column) for column in zip(*rows, strict=True)])
+
+
 def test_functional_call_of_a_module(backend):
     import fastsiren
 

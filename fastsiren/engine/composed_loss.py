@@ -5,7 +5,7 @@ They serve calls that also differentiate the points, the target or the weight, a
     value      sum_no w_n (y_no - t_no)^2          laplacian   sum_no w_n (Lap_no - t_no)^2
     gradient   sum_no w_n |J_no - t_no|^2          eikonal     sum_no w_n (|J_no| - 1)^2
 
-A mean divides by N O.
+A mean divides by N O, and is NaN over no points, as in torch.
 """
 
 from collections.abc import Sequence
@@ -36,10 +36,9 @@ def composed_loss(
         residual = torch.linalg.vector_norm(found, dim=-1) - 1  # [N, O]
     else:
         residual = found if target is None else found - target
-    squares = residual.square().reshape(x.shape[0], -1)
+    squares = residual.square().flatten(1)  # [N, O] or [N, O D]
     squares = squares if weight is None else squares * weight.unsqueeze(-1)
-    # A mean over no points is 0, the neutral share of a sum over ranks.
-    return squares.sum() / max(x.shape[0] * weights[-1].shape[0], 1) if reduction == "mean" else squares.sum()
+    return squares.sum() / (x.shape[0] * weights[-1].shape[0]) if reduction == "mean" else squares.sum()
 
 
 def _measured(

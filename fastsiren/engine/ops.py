@@ -101,6 +101,32 @@ def loss_fwd(
     return _start(passes.LOSS_FWD, (x, target, weight), weights, biases, omegas, backend, options)[0]
 
 
+def grid_fwd(
+    origin: Sequence[float],
+    step: Sequence[float],
+    start: Sequence[int],
+    shape: Sequence[int],
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    omegas: Sequence[float],
+    *,
+    out: Tensor,  # [prod(shape), O]
+    gain: float,
+    offset: float,
+    backend: str,
+) -> None:
+    """Write gain * y + offset of a dense grid into `out`, the first axis slowest; has no derivative.
+
+    Raises:
+        RuntimeError: gradients are recorded and a parameter or `out` requires one.
+    """
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*weights, *biases, out)):
+        raise RuntimeError("grid_fwd: has no derivative; call it under torch.no_grad(), or evaluate points instead")
+    grid = (list(origin), list(step), list(start), list(shape))
+    params = (list(weights), list(biases), list(omegas))
+    backends.module(backend).grid_fwd(*grid, *params, out=out, gain=gain, offset=offset)
+
+
 def table(backend: str) -> SimpleNamespace:
     """The differentiable passes with the signatures of a backend's functions."""
     functions = (value_fwd, jet_fwd, adjoint_fwd, sandwich_fwd)
@@ -110,6 +136,11 @@ def table(backend: str) -> SimpleNamespace:
 def fusible() -> bool:
     """Whether a call would reach an operator or a backend as a whole, rather than plain torch under a transform."""
     return transforms.KNOWN and not transforms.dual_level_open() and not transforms.transform_active()
+
+
+def autocast_enabled(device: str) -> bool:
+    """Whether autocast is on; asking torch raises for devices that cannot have it, such as meta."""
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def _start(
@@ -148,7 +179,7 @@ def _dispatch(which: Pass, call: Call, args: Tensors) -> tuple[Tensor, ...]:
 
 def _run(which: Pass, backend: Any, call: Call, args: Tensors) -> tuple[Tensor, ...]:
     device = args[-1].device.type
-    if not torch.is_autocast_enabled(device):
+    if not autocast_enabled(device):
         return which.run(backend, call, args)
     with torch.autocast(device, enabled=False):
         return which.run(backend, call, args)
