@@ -171,7 +171,7 @@ def test_float32_network_to_pixels(engine):
         scaled = (y.double() * 3 + 0.5).clamp(0, 1) * levels
         found = decode(engine, net, (0, 0), shape, dtype, 3.0, 0.5).double()
         assert ((found - scaled).abs() <= 0.5 + levels * 4e-7).all()
-        assert found.unique().numel() > 150
+        assert found.unique().numel() > 100
 
 
 @on_every_engine
