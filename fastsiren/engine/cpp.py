@@ -6,6 +6,7 @@ extension sees addresses and sizes. Tensors of any strides are accepted: what is
 them are small beside the work. Nothing of size N x width is ever allocated.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -66,13 +67,15 @@ def _net(weights: Sequence[Tensor], biases: Sequence[Tensor], omegas: Sequence[f
             if tensor.dtype != dtype or tensor.device.type != "cpu":
                 raise TypeError(f"{name}: got {tensor.dtype} on {tensor.device}, expected {dtype} on the CPU")
     widths = [weights[0].shape[1], *(weight.shape[0] for weight in weights)]
-    if [tuple(w.shape) for w in weights] != [(n, m) for m, n in zip(widths, widths[1:], strict=False)]:
+    if [tuple(w.shape) for w in weights] != [(n, m) for m, n in itertools.pairwise(widths)]:
         raise ValueError(f"weights: got shapes {[tuple(w.shape) for w in weights]}, which do not follow one another")
     if [tuple(b.shape) for b in biases] != [(n,) for n in widths[1:]]:
-        raise ValueError(f"biases: got shapes {[tuple(b.shape) for b in biases]}, expected {[(n,) for n in widths[1:]]}")
+        raise ValueError(
+            f"biases: got shapes {[tuple(b.shape) for b in biases]}, expected {[(n,) for n in widths[1:]]}"
+        )
     held = [[tensor.detach().contiguous() for tensor in group] for group in (weights, biases)]
-    addresses = [[tensor.data_ptr() for tensor in group] for group in held]
-    return _Net(dtype, held[0], held[1], _C.NetArgs(*addresses, widths, [float(omega) for omega in omegas]))
+    W, b = ([tensor.data_ptr() for tensor in group] for group in held)
+    return _Net(dtype, held[0], held[1], _C.NetArgs(W, b, widths, [float(omega) for omega in omegas]))
 
 
 class _Wanted:
@@ -182,10 +185,12 @@ def jet_bwd(
     """Vector-Jacobian product of jet_fwd; seeds are V_bar and M_bar."""
     net = _net(weights, biases, omegas)
     jet, O = _jet_inputs(net, x, directions, forms), net.out_features
-    bars = net.rows("y_bar", y_bar, jet.N, O), net.rows("T_bar", T_bar, jet.N, jet.K, O), net.rows("S_bar", S_bar, jet.N, jet.R, O)
+    y_bar, T_bar = net.rows("y_bar", y_bar, jet.N, O), net.rows("T_bar", T_bar, jet.N, jet.K, O)
+    S_bar = net.rows("S_bar", S_bar, jet.N, jet.R, O)
     seeds = (net.new(jet.N, jet.K, net.in_features), net.new(jet.N, jet.R, jet.K, jet.K)) if need_seeds else ()
     wanted = _Wanted(net, jet.x if need_x else None, seeds, need_params)
-    net.call("jet_bwd", jet.args, *(bar.data_ptr() for bar in bars), _NO_LOSS, wanted.args)
+    addresses = y_bar.data_ptr(), T_bar.data_ptr(), S_bar.data_ptr()
+    net.call("jet_bwd", jet.args, *addresses, _NO_LOSS, wanted.args)
     return wanted.grads((directions, forms) if need_seeds else ())
 
 
@@ -298,7 +303,8 @@ def loss_fwd(
     if target is not None:
         target = net.rows("target", target, *((N, O, D) if kind == "gradient" else (N, O)))
     weight = None if weight is None else net.rows("weight", weight, N)
-    loss = _C.LossArgs(_LOSSES[kind], _address(target), _address(weight), 1 / max(N * O, 1) if reduction == "mean" else 1.0)
+    scale = 1 / max(N * O, 1) if reduction == "mean" else 1.0
+    loss = _C.LossArgs(_LOSSES[kind], _address(target), _address(weight), scale)
     wanted = _Wanted(net, None, (), need_params)
     name, inputs = _loss_pass(net, kind, x)
     total = net.call(name, inputs.args, 0, 0, 0, loss, wanted.args)
@@ -333,10 +339,10 @@ def grid_fwd(
 ) -> None:
     """Decode a grid straight into `out`; its coordinates are never stored."""
     net = _net(weights, biases, omegas)
-    if tuple(out.shape) != (math.prod(shape), net.out_features) or not out.is_contiguous() or out.dtype not in _PIXELS:
+    size = math.prod(shape), net.out_features
+    if tuple(out.shape) != size or not out.is_contiguous() or out.dtype not in _PIXELS:
         raise ValueError(
-            f"out: got {out.dtype} of shape {tuple(out.shape)}, expected contiguous ({math.prod(shape)}, {net.out_features}) "
-            f"of one of {list(_PIXELS)}"
+            f"out: got {out.dtype} of shape {tuple(out.shape)}, expected contiguous {size} of one of {list(_PIXELS)}"
         )
     arguments = [float(o) for o in origin], [float(s) for s in step], list(start), list(shape)
     net.call("grid_fwd", *arguments, out.data_ptr(), _PIXELS[out.dtype], gain, offset)
