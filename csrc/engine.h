@@ -36,6 +36,7 @@ struct Packed {
   const T* out_rows;     // [O, H], as given
   const T* out_b;        // [O]
   int64_t max_width;
+  const void* extra;  // what the instruction set packed for itself (Kernels::pack_extra), or null
 };
 
 // Coordinates made from indices: axis a, index i has origin[a] + step[a] * (start[a] + i), in double, then rounded.
@@ -156,6 +157,10 @@ struct Kernels {
   size_t (*sandwich_bwd_bytes)(const SandwichJob<T>&);
   void (*sandwich_bwd)(const SandwichJob<T>&, Schedule&, void* workspace);
   void (*sinpi)(const T* u, T* sine, T* cosine, int64_t n);  // the sine of every kernel, exposed for its test
+  // Weights in a form of the instruction set's own: fills `out`, thread `id` of `threads` its part, and returns the
+  // bytes needed; with a null `out` it only counts.
+  size_t (*pack_extra)(const Affine<T>* maps, int64_t sines, bool down, void* out, int64_t id,
+                       int64_t threads) = nullptr;
 };
 
 struct Isa {
@@ -163,6 +168,7 @@ struct Isa {
   bool (*supported)();
   const Kernels<float>* f32;
   const Kernels<double>* f64;
+  bool automatic = true;  // false: only by name
 };
 
 }  // namespace fastsiren

@@ -7,8 +7,8 @@ namespace fastsiren {
 
 extern const Isa scalar;
 #if defined(__x86_64__)
-extern const Isa avx2, avx512;
-static const Isa* const compiled[] = {&avx512, &avx2, &scalar};
+extern const Isa amx, amx_emulated, avx512, avx2;
+static const Isa* const compiled[] = {&amx, &avx512, &avx2, &scalar, &amx_emulated};
 #elif defined(__aarch64__)
 extern const Isa neon;
 static const Isa* const compiled[] = {&neon, &scalar};
@@ -21,7 +21,7 @@ static std::atomic<const Isa*> active{nullptr};
 std::vector<std::string> isa_available() {
   std::vector<std::string> names;
   for (const Isa* isa : compiled)
-    if (isa->supported()) names.push_back(isa->name);
+    if (isa->automatic && isa->supported()) names.push_back(isa->name);
   return names;
 }
 

@@ -25,6 +25,12 @@ PackedNet<T>::PackedNet(const Net<T>& net, const Kernels<T>& kernels, bool down,
   packed_.bias = bias_.data();
   packed_.up = up_.data();
   packed_.down = down ? down_.data() : nullptr;
+  packed_.extra = nullptr;
+  if (!kernels.pack_extra) return;
+  const size_t bytes = kernels.pack_extra(net.data(), packed_.sines, down, nullptr, 0, 1);
+  T* extra = take(static_cast<int64_t>(bytes / sizeof(T)));
+  parallel(threads, [&](int id) { kernels.pack_extra(net.data(), packed_.sines, down, extra, id, threads); });
+  packed_.extra = extra;
 }
 
 template <class T>

@@ -33,10 +33,9 @@ struct JetTile {
   Gradient<V> gradient;
 
   JetTile(const JetJob<T>& j, Arena& arena, bool backward)
-      : job(j),
-        shape{j.K, j.R, j.n_terms, j.terms},
-        G(backward ? tile_groups<V>(1 + j.K + j.R) : 1),
-        C(shape.channels()) {
+      : JetTile(j, arena, backward, backward ? tile_groups<V>(1 + j.K + j.R) : 1) {}
+  JetTile(const JetJob<T>& j, Arena& arena, bool backward, int64_t groups)
+      : job(j), shape{j.K, j.R, j.n_terms, j.terms}, G(groups), C(shape.channels()) {
     const auto& net = job.net;
     x = arena.planes<V>(1, G, net.D);
     directions = arena.planes<V>(job.K, G, net.D);
@@ -92,8 +91,12 @@ struct JetTile {
   void remember() { forward<true>(); }
 
   void evaluate(const Extent& e) {
-    const int64_t O = job.net.O;
     forward<false>();
+    store_outputs(e);
+  }
+
+  void store_outputs(const Extent& e) {
+    const int64_t O = job.net.O;
     output_layer<V>(job.net, hidden[(job.net.sines - 1) % 2], C, true, z, y);
     store_rows<V>(y, 0, 1, O, 1, e, job.y);
     store_rows<V>(y, 1, job.K, O, job.sigma, e, job.first);
@@ -127,27 +130,34 @@ struct JetTile {
   void backward(const Extent& e) {
     const auto& net = job.net;
     const int64_t last = net.sines - 1;
-    const bool forms = job.M_bar != nullptr;
-    if (forms) std::memset(M_bar.base, 0, G * M_bar.size * sizeof(T));
+    last_bwd();
+    for (int64_t l = last; l > 0; l--) {
+      const Planes<T> left = hidden[l % 2], next = hidden[(l - 1) % 2];
+      if (job.parameters) gradient.add_bias(l, left), gradient.add_weight(l, left, layers[l - 1], C);
+      sweep<V, V::MR>(
+          net.down[l], net.width[l - 1], net.width[l], left, C, z, [&](int64_t row, int64_t rows, int64_t g) {
+            activate_bwd<V>(shape, z, row, rows, coef.at(0, g), layers[l - 1], saved[l - 1], next, forms_bar(g), g);
+          });
+    }
+    first_bwd(e);
+  }
+
+  T* forms_bar(int64_t g) const { return job.M_bar ? M_bar.at(0, g) : nullptr; }
+
+  // From the cotangents of the outputs to those of the last sine layer's phases.
+  void last_bwd() {
+    const auto& net = job.net;
+    const int64_t last = net.sines - 1;
+    if (job.M_bar) std::memset(M_bar.base, 0, G * M_bar.size * sizeof(T));
     if (job.parameters) gradient.add_output(bar, layers[last], C), gradient.add_output_bias(bar);
     for (int64_t row = 0; row < net.width[last]; row += V::MR) {
       const int64_t rows = net.width[last] - row < V::MR ? net.width[last] - row : V::MR;
       for (int64_t g = 0; g < G; g++) {
         output_layer_bwd<V>(net, bar, C, row, rows, g, z);
-        activate_bwd<V>(shape, z, row, rows, coef.at(0, g), layers[last], saved[last], hidden[last % 2],
-                        forms ? M_bar.at(0, g) : nullptr, g);
+        activate_bwd<V>(shape, z, row, rows, coef.at(0, g), layers[last], saved[last], hidden[last % 2], forms_bar(g),
+                        g);
       }
     }
-    for (int64_t l = last; l > 0; l--) {
-      const Planes<T> left = hidden[l % 2], next = hidden[(l - 1) % 2];
-      if (job.parameters) gradient.add_bias(l, left), gradient.add_weight(l, left, layers[l - 1], C);
-      sweep<V, V::MR>(net.down[l], net.width[l - 1], net.width[l], left, C, z,
-                      [&](int64_t row, int64_t rows, int64_t g) {
-                        activate_bwd<V>(shape, z, row, rows, coef.at(0, g), layers[l - 1], saved[l - 1], next,
-                                        forms ? M_bar.at(0, g) : nullptr, g);
-                      });
-    }
-    first_bwd(e);
   }
 
   void first_bwd(const Extent& e) {

@@ -6,9 +6,10 @@ void forward_pass(const Job& job, Schedule& schedule, void* workspace) {
   Arena arena{static_cast<char*>(workspace), 0};
   Tile<V> tile(job, arena, false);
   tile.load_constants();
+  const int64_t points = tile.G * PT<V>;
   for (int64_t block = claim(schedule); block >= 0; block = claim(schedule)) {
-    for (int64_t n = block * BLOCK_POINTS; n < (block + 1) * BLOCK_POINTS && n < job.N; n += PT<V>) {
-      const Extent e{n, job.N - n < PT<V> ? job.N - n : PT<V>, job.N};
+    for (int64_t n = block * BLOCK_POINTS; n < (block + 1) * BLOCK_POINTS && n < job.N; n += points) {
+      const Extent e{n, job.N - n < points ? job.N - n : points, job.N};
       tile.load(e);
       tile.evaluate(e);
       poll(schedule);

@@ -12,11 +12,9 @@ struct SandwichTile {
   Gradient<V> gradient;
 
   SandwichTile(const SandwichJob<T>& j, Arena& arena, bool backward)
-      : job(j),
-        G(backward ? tile_groups<V>(j.C > 1 + j.K ? j.C : 1 + j.K) : 1),
-        C(j.C),
-        K(j.K),
-        n_terms(j.K * (j.K + 1) / 2) {
+      : SandwichTile(j, arena, backward, backward ? tile_groups<V>(j.C > 1 + j.K ? j.C : 1 + j.K) : 1) {}
+  SandwichTile(const SandwichJob<T>& j, Arena& arena, bool backward, int64_t groups)
+      : job(j), G(groups), C(j.C), K(j.K), n_terms(j.K * (j.K + 1) / 2) {
     const auto& net = job.net;
     const int64_t wide = C > 1 + K ? C : 1 + K;
     pairs = arena.take<Term>(n_terms);
@@ -83,13 +81,7 @@ struct SandwichTile {
     if (with_hessian) std::memset(hessian.base, 0, C * G * hessian.size * sizeof(T));
     const TileArray<V>* H = with_hessian ? &hessian : nullptr;
     auto g_of = [&](int64_t l) { return KEEP ? gated[l] : ping[l % 2]; };
-    for (int64_t row = 0; row < net.width[last]; row += V::MR) {
-      const int64_t rows = net.width[last] - row < V::MR ? net.width[last] - row : V::MR;
-      for (int64_t g = 0; g < G; g++) {
-        output_layer_bwd<V>(net, combos, C, row, rows, g, z);
-        gate<V>(s, C, z, row, rows, layers[last], saved[last], KEEP ? adjoint[last] : Planes<T>{}, g_of(last), H, g);
-      }
-    }
+    last_gate(KEEP ? adjoint[last] : Planes<T>{}, g_of(last), H);
     for (int64_t l = last; l > 0; l--) {
       const Planes<T> next = g_of(l - 1), keep = KEEP ? adjoint[l - 1] : Planes<T>{};
       sweep<V, V::MR>(net.down[l], net.width[l - 1], net.width[l], g_of(l), C, z,
@@ -98,10 +90,26 @@ struct SandwichTile {
                       });
     }
   }
+  // The combinations enter at the last sine layer.
+  void last_gate(const Planes<T>& keep, const Planes<T>& out, const TileArray<V>* H) {
+    const auto& net = job.net;
+    const int64_t last = net.sines - 1;
+    for (int64_t row = 0; row < net.width[last]; row += V::MR) {
+      const int64_t rows = net.width[last] - row < V::MR ? net.width[last] - row : V::MR;
+      for (int64_t g = 0; g < G; g++) {
+        output_layer_bwd<V>(net, combos, C, row, rows, g, z);
+        gate<V>(shape(), C, z, row, rows, layers[last], saved[last], keep, out, H, g);
+      }
+    }
+  }
   void remember() { forward<true>(false); }
 
   void evaluate(const Extent& e) {
     forward<false>(job.hessian != nullptr);
+    store_outputs(e);
+  }
+
+  void store_outputs(const Extent& e) {
     const auto& net = job.net;
     if (job.y) {
       output_layer<V>(net, layers[net.sines - 1], 1, true, z, y);
@@ -161,15 +169,7 @@ struct SandwichTile {
   void upward(const Extent& e) {
     const auto& net = job.net;
     const Shape s = shape();
-    if (job.parameters)
-      for (int64_t c = 0; c < C; c++) gradient.add_first(gated[0], c, J_bar, c);
-    for (int64_t row = 0; row < net.width[0]; row += V::MR) {
-      const int64_t rows = net.width[0] - row < V::MR ? net.width[0] - row : V::MR;
-      for (int64_t g = 0; g < G; g++) {
-        lift(row, rows, g);
-        gate_bwd<V>(s, C, z, row, rows, layers[0], saved[0], early[0], adjoint[0], coef, ping[0], g);
-      }
-    }
+    first_up();
     for (int64_t l = 1; l < net.sines; l++) {
       const Planes<T> in = ping[(l - 1) % 2], out = ping[l % 2];
       if (job.parameters) gradient.add_weight(l, gated[l], in, C);
@@ -177,6 +177,22 @@ struct SandwichTile {
         gate_bwd<V>(s, C, z, row, rows, layers[l], saved[l], early[l], adjoint[l], coef, out, g);
       });
     }
+    output_up(e);
+  }
+  void first_up() {
+    const auto& net = job.net;
+    if (job.parameters)
+      for (int64_t c = 0; c < C; c++) gradient.add_first(gated[0], c, J_bar, c);
+    for (int64_t row = 0; row < net.width[0]; row += V::MR) {
+      const int64_t rows = net.width[0] - row < V::MR ? net.width[0] - row : V::MR;
+      for (int64_t g = 0; g < G; g++) {
+        lift(row, rows, g);
+        gate_bwd<V>(shape(), C, z, row, rows, layers[0], saved[0], early[0], adjoint[0], coef, ping[0], g);
+      }
+    }
+  }
+  void output_up(const Extent& e) {
+    const auto& net = job.net;
     const Planes<T> top = ping[(net.sines - 1) % 2];
     if (job.parameters) gradient.add_output(combos, top, C);
     if (!job.E_bar) return;
@@ -200,17 +216,8 @@ struct SandwichTile {
   void downward(const Extent& e) {
     const auto& net = job.net;
     const Shape s = shape();
-    const int64_t last = net.sines - 1, plane = V::MR * PT<V>;
-    if (job.parameters) gradient.add_output(y_bar, layers[last], 1), gradient.add_output_bias(y_bar);
-    for (int64_t row = 0; row < net.width[last]; row += V::MR) {
-      const int64_t rows = net.width[last] - row < V::MR ? net.width[last] - row : V::MR;
-      for (int64_t g = 0; g < G; g++) {
-        output_layer_bwd<V>(net, y_bar, 1, row, rows, g, z);
-        std::memset(z + plane, 0, K * plane * sizeof(T));
-        descend<V>(s, C, z, row, rows, layers[last], saved[last], early[last], adjoint[last], coef, ping[last % 2], g);
-      }
-    }
-    for (int64_t l = last; l > 0; l--) {
+    last_down();
+    for (int64_t l = net.sines - 1; l > 0; l--) {
       const Planes<T> left = ping[l % 2], next = ping[(l - 1) % 2];
       if (job.parameters) gradient.add_bias(l, left), gradient.add_weight(l, left, layers[l - 1], 1 + K);
       sweep<V, V::MR>(
@@ -218,6 +225,24 @@ struct SandwichTile {
             descend<V>(s, C, z, row, rows, layers[l - 1], saved[l - 1], early[l - 1], adjoint[l - 1], coef, next, g);
           });
     }
+    first_down(e);
+  }
+  void last_down() {
+    const auto& net = job.net;
+    const int64_t last = net.sines - 1, plane = V::MR * PT<V>;
+    if (job.parameters) gradient.add_output(y_bar, layers[last], 1), gradient.add_output_bias(y_bar);
+    for (int64_t row = 0; row < net.width[last]; row += V::MR) {
+      const int64_t rows = net.width[last] - row < V::MR ? net.width[last] - row : V::MR;
+      for (int64_t g = 0; g < G; g++) {
+        output_layer_bwd<V>(net, y_bar, 1, row, rows, g, z);
+        std::memset(z + plane, 0, K * plane * sizeof(T));
+        descend<V>(shape(), C, z, row, rows, layers[last], saved[last], early[last], adjoint[last], coef,
+                   ping[last % 2], g);
+      }
+    }
+  }
+  void first_down(const Extent& e) {
+    const auto& net = job.net;
     if (job.parameters) {
       gradient.add_bias(0, ping[0]);
       gradient.add_first(ping[0], 0, x, 0);

@@ -1,4 +1,4 @@
-// AVX-512: 16 floats or 8 doubles, 32 registers: 8 x 3 accumulators, 3 of points, 1 broadcast weight.
+// AVX-512.
 #include <cmath>
 #include <cstring>
 
@@ -17,94 +17,7 @@ FASTSIREN_TARGET("avx512f,avx512bw,avx512dq,avx512vl,fma,avx2")
 namespace fastsiren {
 namespace {
 
-struct Float {
-  using T = float;
-  using R = __m512;
-  using I = __m512i;
-  static constexpr int L = 16, MR = 8, NV = 3, WM = 6, WV = 4;
-  static inline R load(const T* p) { return _mm512_loadu_ps(p); }
-  static inline void store(T* p, R a) { _mm512_storeu_ps(p, a); }
-  static inline R set(T a) { return _mm512_set1_ps(a); }
-  static inline R add(R a, R b) { return _mm512_add_ps(a, b); }
-  static inline R mul(R a, R b) { return _mm512_mul_ps(a, b); }
-  static inline R fma(R a, R b, R c) { return _mm512_fmadd_ps(a, b, c); }
-  static inline R fms(R a, R b, R c) { return _mm512_fmsub_ps(a, b, c); }
-  static inline R fnma(R a, R b, R c) { return _mm512_fnmadd_ps(a, b, c); }
-  static inline R fms_exact(R a, R b, R c) { return fms(a, b, c); }
-  static inline R round(R a) { return _mm512_roundscale_ps(a, 0); }
-  static inline I quadrant(R k) { return _mm512_cvtps_epi32(k); }
-  static inline I next(I q) { return _mm512_add_epi32(q, _mm512_set1_epi32(1)); }
-  static inline R pick_odd(I q, R even, R odd) {
-    return _mm512_mask_blend_ps(_mm512_test_epi32_mask(q, _mm512_set1_epi32(1)), even, odd);
-  }
-  static inline R flip_if(R a, I q) {
-    I sign = _mm512_slli_epi32(_mm512_and_si512(q, _mm512_set1_epi32(2)), 30);
-    return _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(a), sign));
-  }
-  // 16 rows of 16 floats, `step` apart, to 16 columns `out_step` apart
-  static inline void transpose(const T* p, int64_t step, T* out, int64_t out_step) {
-    R a[16], b[16];
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; i++) a[i] = load(p + i * step);
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; i++) {
-      b[2 * i] = _mm512_unpacklo_ps(a[2 * i], a[2 * i + 1]);
-      b[2 * i + 1] = _mm512_unpackhi_ps(a[2 * i], a[2 * i + 1]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-      a[4 * i] = _mm512_shuffle_ps(b[4 * i], b[4 * i + 2], 0x44);
-      a[4 * i + 1] = _mm512_shuffle_ps(b[4 * i], b[4 * i + 2], 0xee);
-      a[4 * i + 2] = _mm512_shuffle_ps(b[4 * i + 1], b[4 * i + 3], 0x44);
-      a[4 * i + 3] = _mm512_shuffle_ps(b[4 * i + 1], b[4 * i + 3], 0xee);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-      b[i] = _mm512_shuffle_f32x4(a[i], a[4 + i], 0x88);
-      b[4 + i] = _mm512_shuffle_f32x4(a[i], a[4 + i], 0xdd);
-      b[8 + i] = _mm512_shuffle_f32x4(a[8 + i], a[12 + i], 0x88);
-      b[12 + i] = _mm512_shuffle_f32x4(a[8 + i], a[12 + i], 0xdd);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-      store(out + i * out_step, _mm512_shuffle_f32x4(b[i], b[8 + i], 0x88));
-      store(out + (8 + i) * out_step, _mm512_shuffle_f32x4(b[i], b[8 + i], 0xdd));
-      store(out + (4 + i) * out_step, _mm512_shuffle_f32x4(b[4 + i], b[12 + i], 0x88));
-      store(out + (12 + i) * out_step, _mm512_shuffle_f32x4(b[4 + i], b[12 + i], 0xdd));
-    }
-  }
-};
-
-struct Double {
-  using T = double;
-  using R = __m512d;
-  using I = __m512i;
-  static constexpr int L = 8, MR = 8, NV = 3, WM = 6, WV = 4;
-  static inline R load(const T* p) { return _mm512_loadu_pd(p); }
-  static inline void store(T* p, R a) { _mm512_storeu_pd(p, a); }
-  static inline R set(T a) { return _mm512_set1_pd(a); }
-  static inline R add(R a, R b) { return _mm512_add_pd(a, b); }
-  static inline R mul(R a, R b) { return _mm512_mul_pd(a, b); }
-  static inline R fma(R a, R b, R c) { return _mm512_fmadd_pd(a, b, c); }
-  static inline R fms(R a, R b, R c) { return _mm512_fmsub_pd(a, b, c); }
-  static inline R fnma(R a, R b, R c) { return _mm512_fnmadd_pd(a, b, c); }
-  static inline R fms_exact(R a, R b, R c) { return fms(a, b, c); }
-  static inline R round(R a) { return _mm512_roundscale_pd(a, 0); }
-  static inline I quadrant(R k) { return _mm512_cvtpd_epi64(k); }
-  static inline I next(I q) { return _mm512_add_epi64(q, _mm512_set1_epi64(1)); }
-  static inline R pick_odd(I q, R even, R odd) {
-    return _mm512_mask_blend_pd(_mm512_test_epi64_mask(q, _mm512_set1_epi64(1)), even, odd);
-  }
-  static inline R flip_if(R a, I q) {
-    I sign = _mm512_slli_epi64(_mm512_and_si512(q, _mm512_set1_epi64(2)), 62);
-    return _mm512_castsi512_pd(_mm512_xor_si512(_mm512_castpd_si512(a), sign));
-  }
-  static inline void transpose(const T* p, int64_t step, T* out, int64_t out_step) {
-    for (int i = 0; i < L; i++)
-      for (int j = 0; j < L; j++) out[j * out_step + i] = p[i * step + j];
-  }
-};
-
+#include "avx512_vectors.inl.h"
 #include "../generic/engine.inl.h"
 
 bool supported() {
@@ -112,12 +25,14 @@ bool supported() {
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
 }
 
-const Kernels<float> f32 = kernels<Float>();
-const Kernels<double> f64 = kernels<Double>();
-
 }  // namespace
+// amx.cpp hands on to these what it does not cover.
+extern const Kernels<float> avx512_f32;
+extern const Kernels<double> avx512_f64;
 extern const Isa avx512;
-const Isa avx512{"avx512", supported, &f32, &f64};
+const Kernels<float> avx512_f32 = kernels<Float>();
+const Kernels<double> avx512_f64 = kernels<Double>();
+const Isa avx512{"avx512", supported, &avx512_f32, &avx512_f64};
 }  // namespace fastsiren
 
 FASTSIREN_TARGET_END
