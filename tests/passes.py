@@ -7,7 +7,12 @@ autograd and shared by all engines, so the engine is the parameter that varies f
 import contextlib
 import functools
 import itertools
+import os
+import subprocess
+import sys
+import textwrap
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -240,3 +245,11 @@ FLOAT32 = WIDE + NARROW + USUAL + TRAINED
 
 def every(cases: Sequence[Case]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("case", cases, ids=str)
+
+
+def child(code: str, *arguments: str, timeout: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run Python code in a fresh process that imports what this one can."""
+    path = os.pathsep.join(entry for entry in [str(Path(__file__).parent), *sys.path] if entry)
+    line = [sys.executable, "-c", textwrap.dedent(code), *arguments]
+    variables = {**os.environ, "PYTHONPATH": path, **environment}
+    return subprocess.run(line, env=variables, capture_output=True, text=True, timeout=timeout)
