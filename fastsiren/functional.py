@@ -285,6 +285,9 @@ def _prepare(
         identity = torch.eye(weights[-1].shape[0], dtype=weights[-1].dtype, device=weights[-1].device)
         weights, full = [*weights, identity], [*full, identity.new_zeros(identity.shape[0])]
     check_parameters(weights, full, omegas)
+    if any(isinstance(omega, Tensor) for omega in omegas):
+        # Made a number, it would lose its gradient without a word.
+        raise TypeError("omegas: got a torch.Tensor, expected floats; a learned frequency is a factor on W and b")
     factors = [float(omega) for omega in omegas]
     # A comparison, which NaN fails: the compiler cannot trace math.isfinite of a number that it keeps symbolic.
     if not all(abs(factor) < inf for factor in factors):

@@ -282,6 +282,7 @@ REFUSED = {
     "too many biases": ("siren", {"biases": [*NET.biases, None]}, (TypeError, ValueError), r"biases"),
     "too many omegas": ("siren", {"omegas": [1.0] * 3}, ValueError, r"got 3, 3 and 3"),
     "an omega that is not finite": ("siren", {"omegas": [float("nan"), 1.0]}, ValueError, r"^omegas: got"),
+    "a learned omega": ("siren", {"omegas": [torch.tensor(30.0), 1.0]}, TypeError, r"^omegas: got a torch.Tensor"),
     "unknown precision": ("siren", {"precision": "fp8"}, ValueError, r"^precision: got 'fp8', expected one of 'fp32'"),
     "directions of another width": (
         "jet", {"directions": V[:, :1]}, ValueError, r"^directions: got shape \(2, 1\), expected \(any, 2\)"),

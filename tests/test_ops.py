@@ -163,6 +163,24 @@ def test_seeds_that_need_nothing_cost_nothing(recorder):
     assert recorder.calls[1:] == [("jet_bwd", ("need_params",))]
 
 
+def test_backends_are_given_symmetric_cotangents(monkeypatch):
+    seen = []
+
+    class Noting:
+        def __getattr__(self, name):
+            def run(*args, **needs):
+                seen.extend(args[2:3] if name == "sandwich_bwd" else [])
+                return getattr(reference, name)(*args, **needs)
+
+            return run
+
+    monkeypatch.setitem(ops.backends._LOADED, "reference", Noting())
+    net = op_cases.network().tracked()
+    H = ops.sandwich_fwd(*op_cases.operands("sandwich_fwd", net, 3), *net, backend="reference")[2]
+    H[..., 0, 1].sum().backward()
+    assert len(seen) == 1 and torch.equal(seen[0], seen[0].mT) and seen[0].any()
+
+
 def test_nothing_is_recorded_without_gradients(recorder):
     net = op_cases.network().tracked()
     x = oracle.points(net, 4)
