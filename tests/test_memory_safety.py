@@ -182,7 +182,7 @@ GROWTH = """
     def round_of_calls(i):
         for name in passes.OUTPUTS:
             vary = i % 7 if sys.argv[1] == "varied" else 0
-            case = passes.Case((2, 64 + 16 * vary, 64, 1), (30.0, 30.0), 1200 + 200 * vary, False, K=2, R=1, C=1)
+            case = passes.Case((2, 64 + 16 * vary, 64, 1), (30.0, 30.0), 400 + 120 * vary, False, K=2, R=1, C=1)
             passes.by_engine(engine, name, passes.operands(name, case, torch.float32))
 
     for i in range(14):
