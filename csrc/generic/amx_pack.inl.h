@@ -13,8 +13,6 @@ struct Tables {  // at the start of Packed::extra: [layer]
   Matrix *up, *down;
 };
 
-// Where the error of digits passes 1.5 times that of fp32; see tests/test_amx.py.
-constexpr double WEIGHT_BOUND = 12.0;
 // Below this width padding to whole tiles costs more than they win.
 constexpr int64_t NARROW = 32;
 // Sums of products of digits stay below 2^31.
@@ -75,7 +73,7 @@ INLINE bool pack_row(const float* w, const PackPlan& p, double factor, float* sc
   const double rms = std::sqrt(_mm512_reduce_add_pd(sum) / static_cast<double>(p.K)),
                unit = most / MOST * SUM_UNIT * factor;
   const double size = std::fabs(unit);
-  const bool fits = most == 0 || (rms * WEIGHT_BOUND >= most && size > LEAST && size < LARGEST);
+  const bool fits = most == 0 || (rms * UNEVEN >= most && size > 1e-12 && size < 1e12);
   *scale = fits ? static_cast<float>(unit) : 0.0f;
   for (int64_t k = 0; k < p.padded; k += 16)
     put_row(scaled_digits(w + k, most > 0 ? MOST / most : 0), out + k / 64 * STACK + k % 64);
