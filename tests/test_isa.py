@@ -6,7 +6,7 @@ import torch
 import oracle
 from passes import CPP, OUTPUTS, Case, by_engine, child, expected, extension, instruction_sets, isa_selected, operands
 
-KNOWN = ("avx512", "avx2", "neon", "scalar")
+KNOWN = ("amx", "avx512", "avx2", "neon", "scalar")
 pytestmark = pytest.mark.skipif(not CPP, reason="the C++ backend is not among the tested ones")
 
 SHOW = """
