@@ -92,7 +92,7 @@ def _he(fan: Fan) -> float:
 
 
 def _he_by_omega(fan: Fan) -> float:
-    return _he(fan) / fan.omega
+    return _he(fan) / abs(fan.omega)
 
 
 def _he_by_30(fan: Fan) -> float:

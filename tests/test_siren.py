@@ -302,3 +302,14 @@ def test_render_is_the_function_whoever_imported_its_package_first():
 def test_a_checkout_finds_its_kernels_folder():
     code = "import fastsiren, importlib.util as u; print(u.find_spec('fastsiren.kernels') is not None)"
     assert run(code) == str((ROOT / "kernels").is_dir() or (ROOT / "fastsiren" / "kernels").is_dir())
+
+
+@pytest.mark.parametrize("lazy", [torch._neg_view, lambda x: torch._efficientzerotensor(x.shape)])
+def test_tensors_that_are_not_what_their_memory_holds(backend, lazy):
+    net, x = fastsiren.Siren(2, 16, 1, 1), torch.rand(5, 2)
+    assert torch.equal(net(lazy(x)), net(lazy(x) + 0.0))
+
+
+def test_negative_frequencies_have_initial_weights():
+    net = fastsiren.Siren(2, 16, 1, 1, first_omega_0=-30.0, hidden_omega_0=-3.0)
+    assert 0 < net.net[1].linear.weight.abs().max() <= math.sqrt(6 / 16) / 3

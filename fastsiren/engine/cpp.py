@@ -47,7 +47,7 @@ class _Net(NamedTuple):
             raise TypeError(f"{name}: got {tensor.dtype} on {tensor.device}, expected {self.dtype} on the CPU")
         if tuple(tensor.shape) != shape:
             raise ValueError(f"{name}: got shape {tuple(tensor.shape)}, expected {shape}")
-        return tensor.detach().contiguous()
+        return _stored(tensor)
 
     def seeds(self, name: str, tensor: Tensor, N: int, *shape: int) -> Tensor:
         """The same for seeds, which are `shape` for all points or [N, *shape]."""
@@ -56,6 +56,13 @@ class _Net(NamedTuple):
 
     def new(self, *shape: int) -> Tensor:
         return torch.empty(shape, dtype=self.dtype)
+
+
+def _stored(tensor: Tensor) -> Tensor:
+    """Return the numbers of a tensor as they are read from its address: contiguous, negated where a view says so."""
+    # A zero tensor of forward-mode AD has no memory at all.
+    plain = torch.zeros_like(tensor) if tensor._is_zerotensor() else tensor.detach().resolve_neg()
+    return plain.contiguous()
 
 
 def _net(weights: Sequence[Tensor], biases: Sequence[Tensor], omegas: Sequence[float]) -> _Net:
@@ -73,7 +80,7 @@ def _net(weights: Sequence[Tensor], biases: Sequence[Tensor], omegas: Sequence[f
         raise ValueError(
             f"biases: got shapes {[tuple(b.shape) for b in biases]}, expected {[(n,) for n in widths[1:]]}"
         )
-    held = [[tensor.detach().contiguous() for tensor in group] for group in (weights, biases)]
+    held = [[_stored(tensor) for tensor in group] for group in (weights, biases)]
     W, b = ([tensor.data_ptr() for tensor in group] for group in held)
     return _Net(dtype, held[0], held[1], _C.NetArgs(W, b, widths, [float(omega) for omega in omegas]))
 
