@@ -22,8 +22,7 @@ NOINLINE void gate_counted(const Shape& s, int64_t combinations, const typename 
                            const Planes<typename V::T>& adjoint, const Planes<typename V::T>& gated,
                            const TileArray<V>* hessian, int64_t g) {
   using T = typename V::T;
-  const int64_t K = Count::K(s), C = Count::C(combinations);
-  const int64_t step = saved.groups * saved.size;
+  const int64_t C = Count::C(combinations), step = saved.groups * saved.size;
   for (int64_t i = 0; i < rows; i++)
     for (int v = 0; v < V::NV; v++) {
       const int64_t o = ((row + i) * V::NV + v) * V::L;

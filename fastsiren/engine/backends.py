@@ -237,10 +237,11 @@ def _select_isa() -> None:
     if not isa:
         return
     extension = import_module("fastsiren._C")
-    accepted = extension.isa_available()
-    if isa not in accepted:
-        raise RuntimeError(f"FASTSIREN_ISA: got {isa!r}, expected one of {', '.join(map(repr, accepted))} on this CPU")
-    extension.isa_select(isa)
+    try:
+        extension.isa_select(isa)
+    except ValueError:
+        accepted = ", ".join(map(repr, extension.isa_available()))
+        raise RuntimeError(f"FASTSIREN_ISA: got {isa!r}, expected one of {accepted} on this CPU") from None
 
 
 def _serve(choice: str | None, device: str, dtype: torch.dtype, wanted: str) -> str:
