@@ -1,6 +1,7 @@
 """No access outside of a buffer, none to memory that was never written, none past 32 bits; memory that stays small."""
 
 import signal
+import sys
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from passes import CPP, OUTPUTS, Operands, by_engine, child, instruction_sets, o
 pytestmark = [
     pytest.mark.usefixtures("poisoned"),
     pytest.mark.skipif(not CPP, reason="the C++ backend is not among the tested ones"),
+    pytest.mark.skipif(sys.platform != "linux", reason="mappings and memory figures as Linux has them"),
 ]
 
 GUARDED = """
@@ -246,3 +248,36 @@ def test_training_memory():
     assert max(found["ours"], found["fused"]) <= found["eager"] / 3, found
     # Nothing of the size points x width is ever allocated: that alone would be 64 MB.
     assert max(found["ours"], found["fused"]) < 64, found
+
+
+NO_MEMORY = """
+    import resource
+    import torch, oracle
+    from fastsiren.engine import cpp
+
+    torch.set_num_threads(2)
+    net, small = (oracle.network((2, n, n, 1), (30.0, 30.0), dtype=torch.float32) for n in (1024, 8))
+    x = oracle.points(net, 1153)
+    before, refused = cpp.value_fwd(x, *small), 0
+    # Each step allows 2 MB more, so that every kind of allocation is the one that fails, also those of worker threads.
+    for extra in range(0, 60, 2):
+        with open("/proc/self/statm") as f:
+            size = int(f.read().split()[0]) * 4096
+        resource.setrlimit(resource.RLIMIT_AS, (size + extra * 2**20, resource.RLIM_INFINITY))
+        try:
+            cpp.value_bwd(torch.ones(len(x), 1), x, *net, need_x=True, need_params=True)
+            break
+        except (MemoryError, RuntimeError) as error:
+            assert "alloc" in str(error) or "memory" in str(error), error
+            refused += 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+        assert torch.equal(cpp.value_fwd(x, *small), before)
+    print("refused", refused > 0)
+"""
+
+
+def test_out_of_memory_is_an_error():
+    done = child(NO_MEMORY, timeout=120)
+    assert done.returncode == 0, f"the process ended with {done.returncode}: {done.stderr[-500:]}"
+    assert done.stdout == "refused True\n"
