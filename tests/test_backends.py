@@ -102,21 +102,30 @@ def test_block_is_of_its_thread():
     assert seen == [AUTOMATIC]
 
 
-def test_backward_runs_where_forward_ran(monkeypatch):
-    calls = []
-    reference = backends.module("reference")
+def test_backward_runs_where_forward_ran(monkeypatch, backend):
+    """To third order, also when the block has ended by then."""
+    calls = {name: [] for name in backends.BACKENDS}
 
     class Noting:
-        def __getattr__(self, name):
-            calls.append(name)
-            return getattr(reference, name)
+        def __init__(self, name):
+            self.name, self.module = name, backends.module(name)
 
-    monkeypatch.setitem(backends._LOADED, "reference", Noting())
-    net = NET.tracked()
-    with fastsiren.use_backend("reference"):
-        y = functional.siren(X, net.weights, net.biases, omegas=net.omegas)
-    y.sum().backward()
-    assert calls == ["value_fwd", "value_bwd"]
+        def __getattr__(self, pass_):
+            calls[self.name].append(pass_)
+            return getattr(self.module, pass_)
+
+    for name in ("reference", AUTOMATIC):
+        monkeypatch.setitem(backends._LOADED, name, Noting(name))
+    net, x = NET.tracked(), X.clone().requires_grad_()
+    with fastsiren.use_backend(backend):
+        y = functional.siren(x, net.weights, net.biases, omegas=net.omegas)
+    other = "reference" if backend == AUTOMATIC else AUTOMATIC
+    with fastsiren.use_backend(other):
+        slope = torch.autograd.grad(y.sum(), x, create_graph=True)[0]
+        curve = torch.autograd.grad(slope[:, 0].sum(), x, create_graph=True)[0]
+        curve.square().sum().backward()
+    assert {"value_fwd", "value_bwd", "adjoint_bwd", "sandwich_bwd"} <= set(calls[backend])
+    assert other == backend or not calls[other]
 
 
 @pytest.mark.parametrize("make", [fastsiren.use_backend, fastsiren.precision])
