@@ -105,6 +105,9 @@ NOINLINE void outer_block(const Planes<typename V::T>& left, int64_t row, const 
     UNROLL(4)
     for (int w = 0; w < W; w++) acc[m][w] = V::set(0);
   }
+  // The sums of a large network live in the outer cache: they arrive while the products are made.
+  for (int m = 0; m < M; m++)
+    for (int w = 0; w < W; w++) __builtin_prefetch(dW + m * stride + w * V::L, 1);
   for (int64_t c = 0; c < channels; c++) {
     for (int64_t g = 0; g < left.groups; g++) {
       const typename V::T* z = left.at(c, g) + row * PT<V>;
