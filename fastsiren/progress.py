@@ -84,7 +84,7 @@ class Progress:
         print(f"{self._title} {percent:5.1f} %  {self._status()}", file=sys.stderr, flush=True)
 
     def _draw(self) -> None:
-        self._live.update(self._live.tasks[0].id, completed=self._done, status=self._status())
+        self._live.update(self._live.tasks[0].id, completed=self._done, status=self._status(), refresh=True)
 
 
 def _rich_bar(title: str, total: int, done: int) -> Any:

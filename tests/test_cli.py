@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -115,6 +116,13 @@ def test_render_keeps_size_and_depth_of_the_original(tmp_path, fitted):
     for quantity in ("gradient", "laplacian"):
         assert call("render", fitted, "-o", tmp_path / f"{quantity}.npy", "--quantity", quantity, "--quiet") == 0
     assert np.load(tmp_path / "gradient.npy").shape == (9, 14, 3, 2)
+
+
+def test_the_defaults_in_the_help_are_the_ones_in_force(capsys):
+    assert call("fit", "--help") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for name, value in vars(image.Settings()).items():
+        assert re.search(rf"--{name} [A-Z]+ [^-]*\(default: {value:g}\)", shown), name
 
 
 def test_quiet_says_nothing(tmp_path, photo, capsys):

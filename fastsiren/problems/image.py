@@ -36,6 +36,10 @@ _STRUCTURE = ("hidden", "layers", "omega")
 class Settings:
     """How a picture is fitted.
 
+    The defaults give the best PSNR per second of several batch sizes and rates on photographs of 512x512 pixels: small
+    batches beat full pictures by far, and a rate of 1e-3 with them is already unsteady. They visit each pixel of such a
+    picture 62 times. The paper's 50 dB take 10,000 full pictures, 160 times as much; give more --steps for more quality.
+
     Args:
         steps: Training steps.
         hidden: Width of the sine layers.
@@ -46,12 +50,12 @@ class Settings:
         seed: Of the initial weights and the order of the pixels.
     """
 
-    steps: int = 1500
+    steps: int = 4000
     hidden: int = 256
     layers: int = 3
     omega: float = 30.0
-    lr: float = 1e-3
-    batch: int = 8192
+    lr: float = 7e-4
+    batch: int = 4096
     seed: int = 0
 
     def __post_init__(self) -> None:
