@@ -38,7 +38,7 @@ class Settings:
 
     The defaults give the best PSNR per second of several batch sizes and rates on photographs of 512x512 pixels: small
     batches beat full pictures by far, and a rate of 1e-3 with them is already unsteady. They visit each pixel of such a
-    picture 62 times. The paper's 50 dB take 10,000 full pictures, 160 times as much; give more --steps for more quality.
+    picture 62 times. The paper's 50 dB take 10,000 full pictures, 160 times as much; more --steps give more quality.
 
     Args:
         steps: Training steps.
