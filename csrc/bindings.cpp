@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 
 #include <cmath>
+#include <exception>
 #include <stdexcept>
 
 #include "isa.h"
@@ -32,9 +33,6 @@ struct NetArgs {
     const size_t n = weights.size();
     if (n < 2 || biases.size() != n || widths.size() != n + 1 || omegas.size() + 1 != n)
       throw std::invalid_argument("weights, biases, widths and omegas do not describe one network");
-    if (widths[0] < 1 || widths[0] > MAX_INPUTS)
-      throw std::invalid_argument("the C++ engine takes 1 to " + std::to_string(MAX_INPUTS) + " inputs, got " +
-                                  std::to_string(widths[0]));
     Net<T> net;
     for (size_t l = 0; l < n; l++)
       net.push_back(
@@ -71,6 +69,28 @@ bool signal_pending() {
   return PyErr_CheckSignals() != 0;
 }
 
+// Python runs signal handlers on its main thread only; any other thread has nothing to look for, and must not wait for
+// the interpreter lock while the interpreter shuts down.
+Interrupted interruption() {
+  const auto main = py::module_::import("threading").attr("main_thread")().attr("ident").cast<unsigned long>();
+  return PyThread_get_thread_ident() == main ? Interrupted(signal_pending) : Interrupted();
+}
+
+// Not by a destructor: where the interpreter has shut down meanwhile, taking the lock again ends a thread by unwinding
+// it, and that must not meet a destructor.
+template <class Work>
+void without_gil(Work&& work) {
+  std::exception_ptr failure;
+  PyThreadState* const state = PyEval_SaveThread();
+  try {
+    work();
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  PyEval_RestoreThread(state);
+  if (failure) std::rethrow_exception(failure);
+}
+
 void finish(const Schedule& schedule) {
   if (schedule.stop.load()) throw py::error_already_set();
 }
@@ -94,14 +114,12 @@ std::vector<Term> find_terms(const T* forms, int64_t rows, int64_t R, int64_t K,
 
 template <class Job, class Run>
 void run_blocks(const Job& job, int threads, int64_t block, size_t bytes, SegmentTree* tree, Run&& kernel) {
-  Schedule schedule((job.N + block - 1) / block, signal_pending, tree);
+  Schedule schedule((job.N + block - 1) / block, interruption(), tree);
   threads = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads, schedule.blocks)));
   std::vector<std::unique_ptr<Block>> workspace;
   for (int i = 0; i < threads; i++) workspace.push_back(std::make_unique<Block>(bytes));
-  {
-    py::gil_scoped_release release;
-    parallel(threads, [&](int id) { kernel(job, schedule, workspace[static_cast<size_t>(id)]->data()); });
-  }
+  without_gil(
+      [&] { parallel(threads, [&](int id) { kernel(job, schedule, workspace[static_cast<size_t>(id)]->data()); }); });
   finish(schedule);
 }
 
@@ -221,6 +239,8 @@ void grid_fwd(const NetArgs& args, const std::vector<double>& origin, const std:
   const size_t D = static_cast<size_t>(args.widths[0]);
   if (origin.size() != D || step.size() != D || start.size() != D || shape.size() != D)
     throw std::invalid_argument("origin, step, start and shape need one entry per input");
+  if (D > MAX_AXES)
+    throw std::invalid_argument("a grid has at most " + std::to_string(MAX_AXES) + " axes, got " + std::to_string(D));
   const PackedNet<T> packed(net, kernels, false, threads);
   Grid grid{};
   int64_t N = 1;

@@ -6,7 +6,7 @@
 
 namespace fastsiren {
 
-constexpr int64_t MAX_INPUTS = 16;
+constexpr int64_t MAX_AXES = 16;
 // Segments are summed on their own and merged along a fixed tree, so sums never depend on threads. A common multiple of
 // all tiles.
 constexpr int64_t SEGMENT_POINTS = 1152;
@@ -42,8 +42,8 @@ struct Packed {
 // Coordinates made from indices: axis a, index i has origin[a] + step[a] * (start[a] + i), in double, then rounded.
 // First axis slowest.
 struct Grid {
-  double origin[MAX_INPUTS], step[MAX_INPUTS];
-  int64_t start[MAX_INPUTS], shape[MAX_INPUTS];
+  double origin[MAX_AXES], step[MAX_AXES];
+  int64_t start[MAX_AXES], shape[MAX_AXES];
 };
 
 template <class T>

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <memory>
 #include <new>
 #include <stdexcept>
@@ -150,9 +151,20 @@ void segment_end(Schedule& s, int64_t segment, const SegmentSums& sums) {
   s.tree->end(segment, sums);
 }
 
-void parallel(int threads, const std::function<void(int)>& body) {
+void parallel(int threads, const std::function<void(int)>& work) {
   started.store(true);
   calling_thread = true;
+  std::exception_ptr failure;
+  std::mutex mutex;
+  // An exception must not leave a thread of the team: the first one is kept and thrown on the calling thread.
+  const auto body = [&](int id) {
+    try {
+      work(id);
+    } catch (...) {
+      std::lock_guard<std::mutex> lock(mutex);
+      if (!failure) failure = std::current_exception();
+    }
+  };
   if (threads <= 1) {
     body(0);
   } else {
@@ -169,6 +181,7 @@ void parallel(int threads, const std::function<void(int)>& body) {
 #endif
   }
   calling_thread = false;
+  if (failure) std::rethrow_exception(failure);
 }
 
 void refuse_after_fork() {

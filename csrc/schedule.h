@@ -59,8 +59,9 @@ struct Schedule {
   std::chrono::steady_clock::time_point last;
 };
 
-// Calls body(id) for id = 0 .. threads-1, whatever team the runtime really gives; id 0 runs on the calling thread.
-void parallel(int threads, const std::function<void(int)>& body);
+// Calls work(id) for id = 0 .. threads-1, whatever team the runtime really gives; id 0 runs on the calling thread. What
+// a call throws is thrown again here once all have ended.
+void parallel(int threads, const std::function<void(int)>& work);
 
 // Raises in a process forked after the engine had started threads: such a child would hang.
 void refuse_after_fork();

@@ -313,3 +313,17 @@ def test_tensors_that_are_not_what_their_memory_holds(backend, lazy):
 def test_negative_frequencies_have_initial_weights():
     net = fastsiren.Siren(2, 16, 1, 1, first_omega_0=-30.0, hidden_omega_0=-3.0)
     assert 0 < net.net[1].linear.weight.abs().max() <= math.sqrt(6 / 16) / 3
+
+
+def test_a_default_device_does_not_move_results(backend):
+    net, x = fastsiren.Siren(2, 16, 1, 1), torch.rand(5, 2)
+    y = net(x).detach()
+    with torch.device("meta"):
+        assert torch.equal(net(x), y)
+        assert fastsiren.losses.laplacian_mse(net, x, y).device == x.device
+
+
+def test_many_inputs_and_outputs(backend):
+    net = fastsiren.Siren(20, 8, 1, 18, dtype=torch.float64)
+    x = torch.rand(7, 20, dtype=torch.float64)
+    assert oracle.relative_error(net(x), net.net(x)) <= 1e-12

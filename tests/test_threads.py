@@ -242,3 +242,28 @@ def test_runtime_gives_fewer_threads_than_asked():
     usual, limited = child(LIMITED), child(LIMITED, OMP_THREAD_LIMIT="1")
     assert usual.returncode == limited.returncode == 0, usual.stderr + limited.stderr
     assert len(usual.stdout) > 60 and usual.stdout == limited.stdout
+
+
+DAEMON = """
+    import threading, time
+    import torch, oracle
+    from fastsiren.engine import cpp
+
+    torch.set_num_threads(2)
+    net, started = oracle.network((2, 128, 128, 1), (30.0, 30.0), dtype=torch.float32), threading.Event()
+    x = oracle.points(net, 50_000)
+
+    def work():
+        while True:
+            started.set()
+            cpp.value_fwd(x, *net)
+
+    threading.Thread(target=work, daemon=True).start()
+    started.wait()
+    time.sleep(0.2)
+"""
+
+
+def test_interpreter_ends_while_a_daemon_thread_computes():
+    done = child(DAEMON, timeout=60)
+    assert done.returncode == 0, done.stderr[-500:]

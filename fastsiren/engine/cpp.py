@@ -55,7 +55,7 @@ class _Net(NamedTuple):
         return self.rows(name, tensor, *([N] if per_point else []), *shape)
 
     def new(self, *shape: int) -> Tensor:
-        return torch.empty(shape, dtype=self.dtype)
+        return torch.empty(shape, dtype=self.dtype, device="cpu")
 
 
 def _stored(tensor: Tensor) -> Tensor:
@@ -317,15 +317,15 @@ def loss_fwd(
     total = net.call(name, inputs.args, 0, 0, 0, loss, wanted.args)
     if N == 0 and reduction == "mean":
         total = math.nan
-    return torch.tensor(total, dtype=net.dtype), wanted.grads()
+    return torch.tensor(total, dtype=net.dtype, device="cpu"), wanted.grads()
 
 
 def _loss_pass(net: _Net, kind: str, x: Tensor) -> tuple[str, _JetInputs | _SandwichInputs]:
     """The cheapest pass that makes what the loss is of: reverse mode when there are fewer outputs than inputs."""
     D, O = net.in_features, net.out_features
-    identity = torch.eye(D, dtype=net.dtype)
+    identity = torch.eye(D, dtype=net.dtype, device="cpu")
     if kind in ("gradient", "eikonal") and O < D:
-        return "sandwich_bwd", _sandwich_inputs(net, x, identity[:0], torch.eye(O, dtype=net.dtype))
+        return "sandwich_bwd", _sandwich_inputs(net, x, identity[:0], torch.eye(O, dtype=net.dtype, device="cpu"))
     directions = identity[:0] if kind == "value" else identity
     forms = identity[None] if kind == "laplacian" else identity.new_empty(0, len(directions), len(directions))
     return "jet_bwd", _jet_inputs(net, x, directions, forms)
