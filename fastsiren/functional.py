@@ -13,9 +13,9 @@ order, and work under torch.func, forward mode and torch.compile. Calls compute 
 have it too, except under autocast, which changes nothing here but that x is cast to it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import inf, prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -277,8 +277,11 @@ def _prepare(
     precision: str | None,
 ) -> _Network:
     """Check the arguments that all functions share, complete the parameters and choose the backend."""
-    weights = list(weights)
-    given: Sequence[Tensor | None] = [None] * len(weights) if biases is None else list(biases)
+    weights, omegas = _listed("weights", weights, "tensors"), _listed("omegas", omegas, "floats")
+    given: list[Tensor | None] = [None] * len(weights) if biases is None else _listed("biases", biases, "tensors")
+    for i, weight in enumerate(weights):
+        if not isinstance(weight, Tensor):
+            raise TypeError(f"weights[{i}]: got {type(weight).__name__}, expected a torch.Tensor")
     full = [w.new_zeros(w.shape[:1]) if b is None else b for w, b in zip(weights, given)]
     full += given[len(weights) :]  # type: ignore[arg-type]
     if not outermost_linear and len(weights):
@@ -303,6 +306,12 @@ def _prepare(
     backend = backends.resolve(None, first.device, first.dtype, precision)
     rows = x if x.ndim == 2 else x.reshape(prod(x.shape[:-1]), x.shape[-1])
     return _Network(rows, tuple(x.shape[:-1]), (weights, full, factors), backend)
+
+
+def _listed(name: str, given: Iterable[Any], of: str) -> list[Any]:
+    if isinstance(given, Tensor) or not isinstance(given, Iterable):
+        raise TypeError(f"{name}: got {type(given).__name__}, expected a list of {of}")
+    return list(given)
 
 
 def _unflatten(results: Sequence[Tensor], net: _Network) -> Sequence[Tensor]:

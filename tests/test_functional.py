@@ -266,6 +266,9 @@ def changed(**changes) -> dict:
 
 REFUSED = {
     "x no tensor": ("siren", {"x": X.tolist()}, TypeError, r"^x: got list, expected a torch.Tensor"),
+    "weights a number": ("siren", {"weights": 3.0}, TypeError, r"^weights: got float, expected a list of tensors"),
+    "weights of numbers": ("siren", {"weights": [1, 2]}, TypeError, r"^weights\[0\]: got int, expected a torch.Tensor"),
+    "omegas missing": ("siren", {"omegas": None}, TypeError, r"^omegas: got NoneType, expected a list of floats"),
     "x integer": ("siren", {"x": X.long()}, TypeError, r"^x: got dtype torch.int64, expected torch.float64"),
     "x of another dtype": ("siren", {"x": X.float()}, TypeError, r"^x: got dtype torch.float32, expected"),
     "x of another width": ("siren", {"x": X[:, :1]}, ValueError, r"^x: got shape \(4, 1\), expected \(\.\.\., 2\)"),
