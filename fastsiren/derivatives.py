@@ -260,10 +260,10 @@ def derivatives(
         torch.Size([5, 1])
     """
     params, x = _open(net, x)
+    parsed = parse_derivatives(names, inputs, outputs)
     for argument, given, expected in zip(("inputs", "outputs"), (inputs, outputs), _sizes(params), strict=True):
         if len(given) != expected:
             raise ValueError(f"{argument}: got {len(given)} names, expected {expected} as the network has")
-    parsed = parse_derivatives(names, inputs, outputs)
     merged = merge(parsed)
     look = _PASSES[choose(merged.request, algorithm).engine](params, x, merged)
     return {name: look(output, axes).unsqueeze(-1) for name, output, axes in parsed}

@@ -368,6 +368,8 @@ BAD = {
 }
 NAMED = {
     "string": ({"names": "u__t"}, TypeError, "names: got the string 'u__t'"),
+    "no list": ({"names": None}, TypeError, "names: got NoneType, expected names"),
+    "no inputs": ({"inputs": None}, TypeError, "inputs: got NoneType, expected names"),
     "no names": ({"names": []}, ValueError, "names: got none"),
     "twice": ({"names": ["u", "u"]}, ValueError, r"names: got \['u', 'u'\], expected every name once"),
     "number": ({"names": [0]}, TypeError, "names: got 0, expected non-empty strings"),

@@ -94,6 +94,8 @@ def parse_derivatives(names: Sequence[str], inputs: Sequence[str], outputs: Sequ
 
 
 def _check_names(argument: str, names: Sequence[str]) -> None:
+    if not isinstance(names, Sequence):
+        raise TypeError(f"{argument}: got {type(names).__name__}, expected names")
     if not len(names):
         raise ValueError(f"{argument}: got none, expected at least one name")
     for name in names:
