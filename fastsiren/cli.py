@@ -8,6 +8,7 @@ understood.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import signal
 import sys
@@ -16,10 +17,12 @@ from types import FrameType
 from typing import NoReturn, TypeAlias
 
 from . import __version__
-from .faults import Fault, OutputError, UsageError
+from .faults import Fault, InputError, OutputError, UsageError, from_os_error
 
 __all__ = ["main"]
 
+# More than any machine has; far beyond it, the threads of the libraries below crash instead of refusing.
+_MOST_THREADS = 1024
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
 
 
@@ -36,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _terminate_cleanly()
     try:
         code = _dispatch(arguments)
-        sys.stdout.flush()
+        # None where the shell closed it.
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code
     except Fault as fault:
         return _fail(str(fault), fault.exit_code)
@@ -44,6 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Python would complain again when it flushes at exit; there is nobody left to read it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        # Files report their own faults: what is left is standard output.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        fault = from_os_error(error, "standard output", "write")
+        return _fail(str(fault), fault.exit_code)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except MemoryError:
@@ -104,6 +114,33 @@ def _positive(text: str) -> int:
     return number
 
 
+def _threads(text: str) -> int:
+    number = _positive(text)
+    if number > _MOST_THREADS:
+        raise argparse.ArgumentTypeError(f"must be at most {_MOST_THREADS}; got {text!r}")
+    return number
+
+
+def _seed(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if not 0 <= number < 2**63:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 2**63 - 1; got {text!r}")
+    return number
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"must be a number; got {text!r}")
+    return number
+
+
 def _size(text: str) -> tuple[int, int]:
     """WIDTHxHEIGHT -> (height, width)."""
     width, cross, height = text.lower().partition("x")
@@ -134,7 +171,7 @@ Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default: all cores)")
+    parser.add_argument("--threads", type=_threads, metavar="N", help="CPU threads (default: all cores)")
     parser.add_argument("--quiet", action="store_true", help="show no progress and no summary")
 
 
@@ -149,12 +186,12 @@ def _add_fit(commands: Commands) -> None:
     add("--lr", type=float, metavar="RATE", help="highest learning rate of Adam (default: 0.0007)")
     add("--omega", type=float, metavar="W", help="frequency factor of every sine layer (default: 30)")
     add("--batch", type=int, metavar="N", help="pixels per step (default: 4096)")
-    add("--seed", type=int, metavar="N", help="of initial weights and pixel order (default: 0)")
-    add("--psnr", type=float, metavar="DB", help="stop when this PSNR is reached")
+    add("--seed", type=_seed, metavar="N", help="of initial weights and pixel order (default: 0)")
+    add("--psnr", type=_number, metavar="DB", help="stop when this PSNR is reached")
     add("--resume", action="store_true", help="go on from FILE if it exists")
     add("--overwrite", action="store_true", help="replace FILE by a new fit")
     add("--compact", action="store_true", help="leave out what only --resume needs (a third of the size)")
-    add("--save-every", type=float, default=30.0, metavar="SECONDS", help="time between checkpoints (default: 30)")
+    add("--save-every", type=_number, default=30.0, metavar="SECONDS", help="time between checkpoints (default: 30)")
     add("--log", metavar="FILE", help="append every step's loss as JSON lines")
     _add_common(parser)
 
@@ -199,6 +236,7 @@ def _fit(options: argparse.Namespace) -> int:
     names = ("steps", "hidden", "layers", "lr", "omega", "batch", "seed")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     image.Settings(**given)
+    _check_files(options)
     if options.resume and options.overwrite:
         raise UsageError("--resume and --overwrite exclude each other: go on with the file, or replace it")
     result = image.fit(
@@ -217,6 +255,24 @@ def _fit(options: argparse.Namespace) -> int:
         state = f"stopped at step {result.steps}, go on with --resume" if result.exit_code else f"{result.steps} steps"
         print(f"{options.out}: PSNR {result.psnr:.2f} dB, {state}, {result.seconds:.1f} s")
     return result.exit_code
+
+
+def _check_files(options: argparse.Namespace) -> None:
+    """Refuse a fit that would write over what it reads, or read without end."""
+    if options.out == "-":
+        raise UsageError("a fit goes to a file, not to standard output; name one with -o")
+    if os.path.exists(options.image) and not (os.path.isfile(options.image) or os.path.isdir(options.image)):
+        raise InputError(f"cannot read {options.image}: it is no ordinary file; save the picture to one first")
+    for name in ("out", "log"):
+        path = getattr(options, name)
+        if path and os.path.exists(path) and os.path.exists(options.image) and os.path.samefile(path, options.image):
+            raise UsageError(
+                f"{path} is the picture itself; choose another file with {'-o' if name == 'out' else '--log'}"
+            )
+    if options.log and os.path.isfile(options.log):
+        with open(options.log, "rb") as log:
+            if log.read(1) not in (b"", b"{"):
+                raise UsageError(f"{options.log} is no log of a fit; choose another file with --log")
 
 
 def _render(options: argparse.Namespace) -> int:
