@@ -268,6 +268,6 @@ class _Session:
 
 def _open_log(path: str | os.PathLike[str]) -> IO[str]:
     try:
-        return open(path, "a", encoding="utf-8")
+        return open(path, "a", encoding="utf-8", buffering=1)
     except OSError as error:
         raise from_os_error(error, str(path), "write") from None
