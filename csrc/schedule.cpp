@@ -192,8 +192,7 @@ void refuse_after_fork() {
   if (forked.load())
     throw std::runtime_error(
         "fastsiren's C++ engine was used before this process was forked, and its threads do not survive a fork; start "
-        "workers with the "
-        "'spawn' or 'forkserver' method, or choose use_backend('reference') in them");
+        "workers with the 'spawn' or 'forkserver' method");
 }
 
 }  // namespace fastsiren

@@ -283,7 +283,7 @@ def _prepare(
         if not isinstance(weight, Tensor):
             raise TypeError(f"weights[{i}]: got {type(weight).__name__}, expected a torch.Tensor")
     full = [w.new_zeros(w.shape[:1]) if b is None else b for w, b in zip(weights, given)]
-    full += given[len(weights) :]  # type: ignore[arg-type]
+    full += given[len(weights) :]
     if not outermost_linear and len(weights):
         identity = torch.eye(weights[-1].shape[0], dtype=weights[-1].dtype, device=weights[-1].device)
         weights, full = [*weights, identity], [*full, identity.new_zeros(identity.shape[0])]

@@ -15,32 +15,46 @@ INLINE void with_combinations(const Shape& s, int64_t combinations, Call&& call)
   call(AnyCombinations{});
 }
 
-// (13) to (15), (19): adjoints in z [C][MR][PT] to a and g; hessian (c) [pairs][PT] collects (19).
+// (19) for the units of one panel: hessian (c) [pairs][PT] gets one sum of them, so that its chain is short.
+template <class V>
+NOINLINE void collect_hessian(const Shape& s, int64_t C, const typename V::T* z, int64_t row, int64_t rows,
+                              const Planes<typename V::T>& hidden, const Planes<typename V::T>& saved,
+                              const TileArray<V>& hessian, int64_t g) {
+  const int64_t step = saved.groups * saved.size;
+  for (int64_t e = 0; e < C; e++)
+    for (int64_t t = 0; t < s.n_terms; t++)
+      for (int v = 0; v < V::NV; v++) {
+        typename V::R sum = V::set(0);
+        for (int64_t i = 0; i < rows; i++) {
+          const int64_t o = ((row + i) * V::NV + v) * V::L;
+          const typename V::T* slope = saved.at(1, g) + o;
+          typename V::R a = V::load(z + e * V::MR * PT<V> + (i * V::NV + v) * V::L);
+          typename V::R pp = V::mul(V::load(slope + s.terms[t].k * step), V::load(slope + s.terms[t].j * step));
+          sum = V::fma(V::mul(V::load(hidden.at(0, g) + o), a), pp, sum);
+        }
+        typename V::T* H = hessian.at(e, g) + t * PT<V> + v * V::L;
+        V::store(H, V::fnma(V::set(typename V::T(PI2)), sum, V::load(H)));
+      }
+}
+
+// (13) to (15): adjoints in z [C][MR][PT] to a and g, and (19) where a Hessian is wanted.
 template <class V, class Count>
 NOINLINE void gate_counted(const Shape& s, int64_t combinations, const typename V::T* z, int64_t row, int64_t rows,
                            const Planes<typename V::T>& hidden, const Planes<typename V::T>& saved,
                            const Planes<typename V::T>& adjoint, const Planes<typename V::T>& gated,
                            const TileArray<V>* hessian, int64_t g) {
-  using T = typename V::T;
-  const int64_t C = Count::C(combinations), step = saved.groups * saved.size;
+  const int64_t C = Count::C(combinations);
   for (int64_t i = 0; i < rows; i++)
     for (int v = 0; v < V::NV; v++) {
       const int64_t o = ((row + i) * V::NV + v) * V::L;
-      const typename V::R c = V::load(saved.at(0, g) + o), bend = V::mul(V::load(hidden.at(0, g) + o), V::set(T(PI2)));
-      const T* slope = saved.at(1, g) + o;
+      const typename V::R c = V::load(saved.at(0, g) + o);
       for (int64_t e = 0; e < C; e++) {
         typename V::R a = V::load(z + e * V::MR * PT<V> + (i * V::NV + v) * V::L);
         if (adjoint.base) V::store(adjoint.at(e, g) + o, a);
         V::store(gated.at(e, g) + o, V::mul(c, a));
-        if (!hessian) continue;
-        const typename V::R weight = V::mul(bend, a);
-        for (int64_t t = 0; t < s.n_terms; t++) {
-          T* H = hessian->at(e, g) + t * PT<V> + v * V::L;
-          typename V::R pp = V::mul(V::load(slope + s.terms[t].k * step), V::load(slope + s.terms[t].j * step));
-          V::store(H, V::fnma(weight, pp, V::load(H)));
-        }
       }
     }
+  if (hessian) collect_hessian<V>(s, C, z, row, rows, hidden, saved, *hessian, g);
 }
 
 template <class V>

@@ -19,6 +19,8 @@ from fastsiren.engine.network import Grads
 
 _SUFFIX = {torch.float32: "_f32", torch.float64: "_f64"}
 _PIXELS = {torch.float32: 1, torch.float64: 2, torch.uint8: 3, torch.uint16: 4}
+# Columns that a sum over points is cut into; see _summed.
+_COLUMNS = 64
 _LOSSES = {"value": 1, "gradient": 2, "laplacian": 3, "eikonal": 4}
 
 
@@ -100,8 +102,18 @@ class _Wanted:
 
     def grads(self, shapes: Sequence[Tensor] = ()) -> Grads:
         """Per-point gradients of constant seeds are summed over the points."""
-        seeds = tuple(g if g.ndim == s.ndim else g.sum(0) for g, s in zip(self.seeds, shapes, strict=True))
+        seeds = tuple(g if g.ndim == s.ndim else _summed(g) for g, s in zip(self.seeds, shapes, strict=True))
         return Grads(self.x, seeds, self.weights, self.biases)
+
+
+def _summed(rows: Tensor) -> Tensor:
+    """Sum over the points, in the same order for any number of threads."""
+    # torch shares the sum of one long column out among its threads; sums of many columns stay whole.
+    if not rows.numel():
+        return rows.sum(0)
+    columns = rows.reshape(len(rows), -1)
+    padded = torch.nn.functional.pad(columns, (0, 0, 0, -len(rows) % _COLUMNS))
+    return padded.view(-1, _COLUMNS, columns.shape[1]).sum(0).sum(0).view(rows.shape[1:])
 
 
 def _address(tensor: Tensor | None) -> int:
