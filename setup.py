@@ -178,6 +178,8 @@ setup(
     packages=packages(),
     package_dir={"": ".", **FOLDERS},
     package_data={"fastsiren": ["py.typed", "*.pyi"], "fastsiren.kernels": ["README.md"]},
+    # Results belong to the checkout: they are of its commits.
+    exclude_package_data={"fastsiren.bench": ["results/*"]},
     ext_modules=[engine()],
     cmdclass={"build_ext": NinjaBuild},
 )

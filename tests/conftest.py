@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 from collections.abc import Iterator
 
 import hypothesis
@@ -33,6 +34,9 @@ hypothesis.settings.load_profile("fixed")
 
 def pytest_configure() -> None:
     """Set the process up before any test module is imported."""
+    # A shell starts background jobs with Ctrl-C ignored, and children would inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(THREADS)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
