@@ -153,6 +153,8 @@ void segment_end(Schedule& s, int64_t segment, const SegmentSums& sums) {
 
 void parallel(int threads, const std::function<void(int)>& work) {
   started.store(true);
+  // A signal handler may call the engine in the middle of a call.
+  const bool outer = calling_thread;
   calling_thread = true;
   std::exception_ptr failure;
   std::mutex mutex;
@@ -180,7 +182,7 @@ void parallel(int threads, const std::function<void(int)>& work) {
     for (auto& t : team) t.join();
 #endif
   }
-  calling_thread = false;
+  calling_thread = outer;
   if (failure) std::rethrow_exception(failure);
 }
 

@@ -130,8 +130,21 @@ class Siren(nn.Module):
         )
 
     def siren_parameters(self) -> Parameters:
-        """The network as it is now; what every operator of fastsiren asks a module for."""
+        """The network as it is now; what every operator of fastsiren asks a module for.
+
+        Raises:
+            RuntimeError: a layer computes its weight in a hook, as old-style weight_norm and prune do: one fused pass
+                runs no hooks. torch.nn.utils.parametrizations serve.
+            TypeError: a frequency was replaced by a tensor, which would lose its gradient.
+        """
         linears = self._linears()
+        if any(linear._forward_pre_hooks for linear in linears):
+            raise RuntimeError(
+                "a layer has forward pre-hooks (old-style weight_norm or prune?), which a fused pass does not run; use "
+                "torch.nn.utils.parametrizations, or prune.remove first"
+            )
+        if any(isinstance(layer.omega_0, Tensor) for layer in self.net if isinstance(layer, SineLayer)):
+            raise TypeError("omega_0: got a torch.Tensor, expected a float; a learned frequency is a factor on W and b")
         weights: list[Tensor] = [linear.weight for linear in linears]
         biases: list[Tensor] = [
             linear.weight.new_zeros(linear.out_features) if linear.bias is None else linear.bias for linear in linears

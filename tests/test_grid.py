@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import oracle
+from fastsiren.engine import backends
 from oracle import Net
 from pass_checks import DTYPES, EXACT
 from passes import Engine, on_every_engine, on_every_isa, threads
@@ -200,3 +201,17 @@ def test_threads_do_not_matter(engine):
         with threads(count):
             results.append(decode(engine, network(2, torch.float32), (0, 0), (61, 67), torch.float32))
     assert all(torch.equal(results[0], other) for other in results[1:])
+
+
+def test_out_on_another_device_is_refused():
+    with pytest.raises(ValueError, match="on meta, expected contiguous"):
+        backends.module("cpp").grid_fwd(
+            [0.0],
+            [0.1],
+            [0],
+            [4],
+            *network(1, torch.float32),
+            out=torch.empty(4, 3, device="meta"),
+            gain=1.0,
+            offset=0.0,
+        )

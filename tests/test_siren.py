@@ -7,11 +7,13 @@ import os
 import pickle
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 import fastsiren
 import oracle
@@ -327,3 +329,27 @@ def test_many_inputs_and_outputs(backend):
     net = fastsiren.Siren(20, 8, 1, 18, dtype=torch.float64)
     x = torch.rand(7, 20, dtype=torch.float64)
     assert oracle.relative_error(net(x), net.net(x)) <= 1e-12
+
+
+def test_a_trace_depends_on_its_input(backend):
+    net, x = fastsiren.Siren(2, 16, 1, 1).requires_grad_(False), torch.rand(5, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(net, (x,))
+    assert torch.allclose(traced(-x), net(-x), atol=1e-5) and not torch.allclose(net(x), net(-x), atol=1e-3)
+
+
+def test_weights_made_in_hooks_are_refused():
+    net = fastsiren.Siren(2, 16, 1, 1)
+    prune.l1_unstructured(net.net[1].linear, "weight", 0.5)
+    with pytest.raises(RuntimeError, match="forward pre-hooks"):
+        net(torch.rand(5, 2))
+    prune.remove(net.net[1].linear, "weight")
+    assert net(torch.rand(5, 2)).shape == (5, 1)
+
+
+def test_a_learned_frequency_is_refused():
+    net = fastsiren.Siren(2, 16, 1, 1)
+    net.net[1].omega_0 = nn.Parameter(torch.tensor(30.0))
+    with pytest.raises(TypeError, match="omega_0: got a torch"):
+        net(torch.rand(5, 2))

@@ -359,9 +359,11 @@ def grid_fwd(
     """Decode a grid straight into `out`; its coordinates are never stored."""
     net = _net(weights, biases, omegas)
     size = math.prod(shape), net.out_features
-    if tuple(out.shape) != size or not out.is_contiguous() or out.dtype not in _PIXELS:
+    usable = out.device.type == "cpu" and out.is_contiguous() and out.dtype in _PIXELS
+    if tuple(out.shape) != size or not usable:
         raise ValueError(
-            f"out: got {out.dtype} of shape {tuple(out.shape)}, expected contiguous {size} of one of {list(_PIXELS)}"
+            f"out: got {out.dtype} of shape {tuple(out.shape)} on {out.device}, expected contiguous {size} on the CPU, "
+            f"one of {list(_PIXELS)}"
         )
     arguments = [float(o) for o in origin], [float(s) for s in step], list(start), list(shape)
     net.call("grid_fwd", *arguments, out.data_ptr(), _PIXELS[out.dtype], gain, offset)

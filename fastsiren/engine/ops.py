@@ -3,6 +3,7 @@
     forward mode open                         plain torch     opaque operators would give zero tangents
     compiling, under a torch.func transform   plain torch     operators fail or vanish in there
     compiling, tracing, profiling, subclasses operator        fastsiren::value_fwd, value_bwd, ...
+    torch.jit.trace                           plain torch     a trace would hold results as constants
     torch.func with a forward transform       plain torch     jvp, jacfwd, hessian
     torch.func (grad, vjp, jacrev, vmap)      Transformed     an autograd.Function with a batching rule
     a backward of batched cotangents          unbatched first the same batching rule
@@ -162,6 +163,9 @@ def _dispatch(which: Pass, call: Call, args: Tensors) -> tuple[Tensor, ...]:
         return _run(which, reference, call, args)
     if torch.compiler.is_compiling():
         return _run(which, reference, call, args) if transforms.transform_active() else _operator(which, call, args)
+    if torch.jit.is_tracing():
+        # A trace records torch's own operators only: anything else would stand in it as a constant.
+        return _run(which, reference, call, args)
     if transforms.transform_active():
         if transforms.forward_transform_active():
             return _run(which, reference, call, args)
