@@ -52,8 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         # Files report their own faults: what is left is standard output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        fault = from_os_error(error, "standard output", "write")
-        return _fail(str(fault), fault.exit_code)
+        full = from_os_error(error, "standard output", "write")
+        return _fail(str(full), full.exit_code)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except MemoryError:

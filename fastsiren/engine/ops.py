@@ -163,7 +163,7 @@ def _dispatch(which: Pass, call: Call, args: Tensors) -> tuple[Tensor, ...]:
         return _run(which, reference, call, args)
     if torch.compiler.is_compiling():
         return _run(which, reference, call, args) if transforms.transform_active() else _operator(which, call, args)
-    if torch.jit.is_tracing():
+    if torch.jit.is_tracing():  # type: ignore[attr-defined]
         # A trace records torch's own operators only: anything else would stand in it as a constant.
         return _run(which, reference, call, args)
     if transforms.transform_active():
