@@ -13,11 +13,13 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
+from importlib import import_module
+from types import FrameType, ModuleType
 from typing import NoReturn, TypeAlias
 
 from . import __version__
 from .faults import Fault, InputError, OutputError, UsageError, from_os_error
+from .stopping import handled_by
 
 __all__ = ["main"]
 
@@ -82,19 +84,30 @@ def _terminate_cleanly() -> None:
 def _dispatch(arguments: list[str]) -> int:
     if arguments[:1] == ["bench"]:
         # Its options are its own.
-        from .bench.__main__ import main as bench
-
-        return int(bench(arguments[1:]) or 0)
+        return int(_load("bench.__main__").main(arguments[1:]) or 0)
     options = _parser().parse_args(arguments)
+    module, run = _COMMANDS[options.command]
+    loaded = _load(module)
     if options.threads is not None:
-        _use_threads(options.threads)
-    return {"fit": _fit, "render": _render, "info": _info, "demo": _demo}[options.command](options)
+        import torch
+
+        torch.set_num_threads(options.threads)
+    return run(loaded, options)
 
 
-def _use_threads(count: int) -> None:
-    import torch
+def _load(name: str) -> ModuleType:
+    """Import a part of the package, and torch with it, which takes seconds; a signal meanwhile ends the process.
 
-    torch.set_num_threads(count)
+    Extension modules swallow an exception that is raised while they load, or stay half loaded.
+    """
+    with handled_by(_leave):
+        return import_module(f"{__package__}.{name}")
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    if number == signal.SIGINT:
+        _fail("interrupted", 130)
+    os._exit(128 + number)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -230,9 +243,7 @@ def _add_demo(commands: Commands) -> None:
     _add_common(parser)
 
 
-def _fit(options: argparse.Namespace) -> int:
-    from .problems import image
-
+def _fit(image: ModuleType, options: argparse.Namespace) -> int:
     names = ("steps", "hidden", "layers", "lr", "omega", "batch", "seed")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     image.Settings(**given)
@@ -254,7 +265,7 @@ def _fit(options: argparse.Namespace) -> int:
     if not options.quiet:
         state = f"stopped at step {result.steps}, go on with --resume" if result.exit_code else f"{result.steps} steps"
         print(f"{options.out}: PSNR {result.psnr:.2f} dB, {state}, {result.seconds:.1f} s")
-    return result.exit_code
+    return int(result.exit_code)
 
 
 def _check_files(options: argparse.Namespace) -> None:
@@ -275,25 +286,28 @@ def _check_files(options: argparse.Namespace) -> None:
                 raise UsageError(f"{options.log} is no log of a fit; choose another file with --log")
 
 
-def _render(options: argparse.Namespace) -> int:
-    from . import render_command
-
-    return render_command.run(options)
+def _render(command: ModuleType, options: argparse.Namespace) -> int:
+    return int(command.run(options))
 
 
-def _info(options: argparse.Namespace) -> int:
-    from . import info
-
+def _info(info: ModuleType, options: argparse.Namespace) -> int:
     print(info.machine() if options.file is None else info.checkpoint(options.file))
     return 0
 
 
-def _demo(options: argparse.Namespace) -> int:
-    from .problems import demo
-
+def _demo(demo: ModuleType, options: argparse.Namespace) -> int:
     try:
         os.makedirs(options.out, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make directory {options.out}: {error.strerror}; choose another with -o") from None
     print(demo.run(options.out, image=options.image, quick=options.quick, progress=not options.quiet))
     return 0
+
+
+# Each command: the part of the package that does its work, and what hands it the options.
+_COMMANDS = {
+    "fit": ("problems.image", _fit),
+    "render": ("render_command", _render),
+    "info": ("info", _info),
+    "demo": ("problems.demo", _demo),
+}

@@ -7,7 +7,11 @@ import os
 import platform
 from typing import Any
 
+import torch
+
 from . import __version__
+from .engine import backends
+from .fit import checkpoint as checkpoints
 
 __all__ = ["checkpoint", "machine"]
 
@@ -16,10 +20,6 @@ _PACKAGES = ("torch", "numpy", "imageio", "safetensors", "rich", "scikit-image",
 
 def machine() -> str:
     """Versions, backends and why some are missing, instruction sets, threads."""
-    import torch
-
-    from .engine import backends
-
     status = backends.status()
     lines = [_line("fastsiren", f"{__version__}, Python {platform.python_version()}, {platform.system()}")]
     lines += [_line("packages", ", ".join(f"{name} {_version(name)}" for name in _PACKAGES))]
@@ -37,9 +37,7 @@ def machine() -> str:
 
 def checkpoint(path: str | os.PathLike[str]) -> str:
     """Architecture, origin and quality of a checkpoint whose checksum holds."""
-    from .fit.checkpoint import load
-
-    net, description, state = load(path)
+    net, description, state = checkpoints.load(path)
     network = description["network"]
     sizes = [network["in_features"], *[network["hidden_features"]] * (network["hidden_layers"] + 1)]
     count = sum(p.numel() for p in net.parameters())

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
-__all__ = ["Stop", "stop_on_signals"]
+__all__ = ["Stop", "handled_by", "stop_on_signals"]
 
 
 class Stop:
@@ -39,16 +40,26 @@ def stop_on_signals() -> Iterator[Stop]:
         # The next one acts as if this block were not there: Ctrl-C raises, SIGTERM ends the process.
         signal.signal(number, previous[number])
 
-    if threading.current_thread() is not threading.main_thread():
+    with handled_by(ask) as previous:
         yield stop
+
+
+@contextmanager
+def handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[dict[int, Any]]:
+    """Have a function called for SIGINT and SIGTERM inside the block; yields the handlers it stands in for.
+
+    Outside the main thread nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield {}
         return
     handlers = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     # A shell starts background jobs with SIGINT ignored; that stays as it is.
-    previous = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
+    previous = {number: found for number, found in handlers.items() if found not in (signal.SIG_IGN, None)}
     for number in previous:
-        signal.signal(number, ask)
+        signal.signal(number, handler)
     try:
-        yield stop
+        yield previous
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for number, found in previous.items():
+            signal.signal(number, found)

@@ -77,7 +77,7 @@ def touch(*_):
     raise AssertionError("a device was touched")
 torch.cuda._lazy_init = torch._C._cuda_getDeviceCount = torch._C._cuda_init = touch
 before = len(os.listdir("/proc/self/task")) if os.path.isdir("/proc/self/task") else 0
-import fastsiren
+from fastsiren import *
 after = len(os.listdir("/proc/self/task")) if before else 0
 assert after == before, f"{after - before} threads were started"
 loaded = {"triton", "fastsiren._C", "fastsiren.kernels", "fastsiren.bench", "skimage", "matplotlib"} & set(sys.modules)
@@ -86,14 +86,63 @@ assert not loaded, loaded
     assert run(code, folder=tmp_path) == ""
 
 
-def test_import_is_fast(tmp_path):
-    code = """
-import time, numpy, torch
+def test_import_loads_nothing(tmp_path):
+    code = "import sys, fastsiren, fastsiren.cli; print({'torch', 'numpy', 'fastsiren.siren'} & set(sys.modules))"
+    assert run(code, folder=tmp_path) == "set()"
+
+
+@pytest.mark.parametrize(
+    ("before", "timed", "most"),
+    [("time", "fastsiren.cli", 0.15), ("time, numpy, torch", "fastsiren.siren, fastsiren.losses", 0.3)],
+    ids=["command line", "library behind torch"],
+)
+def test_import_is_fast(before, timed, most, tmp_path):
+    code = f"""
+import {before}
 start = time.process_time()
-import fastsiren
+import {timed}
 print(time.process_time() - start)
 """
-    assert min(float(run(code, folder=tmp_path)) for _ in range(3)) <= 0.3
+    assert min(float(run(code, folder=tmp_path)) for _ in range(3)) <= most
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import fastsiren.derivatives; print(fastsiren.derivatives.__name__)", "derivatives"),
+        ("import fastsiren.render; fastsiren.Siren; print(fastsiren.render.__name__)", "render"),
+        ("from fastsiren import *; print(derivatives.__name__, losses.value_mse.__name__)", "derivatives value_mse"),
+        ("import fastsiren; print(fastsiren.grids.__name__, fastsiren.init.Scheme.__name__)", "fastsiren.grids Scheme"),
+        ("import fastsiren, pickle; print(pickle.loads(pickle.dumps(fastsiren.Siren(1, 2, 0, 1))).in_features)", "1"),
+    ],
+)
+def test_names_load_in_any_order(code, said, tmp_path):
+    assert run(code, folder=tmp_path) == said
+
+
+@pytest.mark.parametrize("name", ["laplacian", "derivatives"])
+def test_compiling_is_the_first_use(name, tmp_path):
+    """Loading happens while the function is traced."""
+    code = f"""
+import sys, torch, fastsiren
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = torch.nn.ParameterList([torch.rand(4, 2), torch.rand(1, 4)])
+    def siren_parameters(self):
+        from fastsiren.engine.network import Parameters
+        return Parameters(list(self.net), [torch.zeros(4), torch.zeros(1)], [30.0])
+options = dict(names=["u__t"], inputs="tx", outputs="u") if {name!r} == "derivatives" else dict()
+def run(net, x):
+    return fastsiren.{name}(net, x, **options)
+net, x = Net(), torch.rand(5, 2)
+assert "fastsiren.derivatives" not in sys.modules
+compiled = torch.compile(run, fullgraph=True, backend="aot_eager")(net, x)
+eager = run(net, x)
+parts = zip(*(r.values() if isinstance(r, dict) else r for r in (compiled, eager)), strict=True)
+print(all(torch.allclose(a, b, atol=1e-4) for a, b in parts))
+"""
+    assert run(code, folder=tmp_path) == "True"
 
 
 @NEEDS_CPP
