@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <atomic>
 #include <cmath>
 #include <exception>
 #include <stdexcept>
@@ -69,11 +70,19 @@ bool signal_pending() {
   return PyErr_CheckSignals() != 0;
 }
 
+// Asked once: only a fork changes it, and whoever forks after this was asked is refused (refuse_after_fork). Not in a
+// guarded static: the import may hand the interpreter lock to a thread that would then wait for the guard.
+unsigned long main_thread() {
+  static std::atomic<unsigned long> known{0};
+  if (!known.load())
+    known.store(py::module_::import("threading").attr("main_thread")().attr("ident").cast<unsigned long>());
+  return known.load();
+}
+
 // Python runs signal handlers on its main thread only; any other thread has nothing to look for, and must not wait for
 // the interpreter lock while the interpreter shuts down.
 Interrupted interruption() {
-  const auto main = py::module_::import("threading").attr("main_thread")().attr("ident").cast<unsigned long>();
-  return PyThread_get_thread_ident() == main ? Interrupted(signal_pending) : Interrupted();
+  return PyThread_get_thread_ident() == main_thread() ? Interrupted(signal_pending) : Interrupted();
 }
 
 // Not by a destructor: where the interpreter has shut down meanwhile, taking the lock again ends a thread by unwinding
