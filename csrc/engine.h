@@ -145,7 +145,9 @@ constexpr int64_t BLOCK_POINTS = 384;
 
 template <class T>
 struct Kernels {
-  int64_t panel_rows;                         // MR of the packed panels
+  int64_t panel_rows;  // MR of the packed panels
+  // Share `id` of `shares` of the panels of a hidden matrix, and of its transpose unless `down` is null.
+  void (*pack)(const Affine<T>& map, T* up, T* down, int64_t id, int64_t shares);
   int64_t (*output_rows)(int64_t O);          // MO of the output panels
   int64_t gradient_align;                     // row stride of weight gradients is a multiple of this
   size_t (*jet_fwd_bytes)(const JetJob<T>&);  // workspace of one thread

@@ -7,7 +7,9 @@
 namespace fastsiren {
 namespace {
 constexpr double PI = 3.14159265358979323846;
-}
+// Weights that one thread packs in the time a team takes to start.
+constexpr int64_t SHARE = 1 << 18;
+}  // namespace
 
 template <class T>
 PackedNet<T>::PackedNet(const Net<T>& net, const Kernels<T>& kernels, bool down, int threads) {
@@ -19,7 +21,7 @@ PackedNet<T>::PackedNet(const Net<T>& net, const Kernels<T>& kernels, bool down,
   packed_.O = net.back().out;
   packed_.max_width = *std::max_element(width_.begin(), width_.end());
   first(net.front());
-  for (size_t l = 1; l < sines; l++) hidden(net[l], l, kernels.panel_rows, down, threads);
+  hidden(net, kernels, down, threads);
   output(net.back(), kernels.output_rows(packed_.O));
   packed_.width = width_.data();
   packed_.bias = bias_.data();
@@ -56,28 +58,22 @@ void PackedNet<T>::first(const Affine<T>& a) {
 }
 
 template <class T>
-void PackedNet<T>::hidden(const Affine<T>& a, size_t l, int64_t MR, bool down, int threads) {
-  const double scale = a.omega / PI;
-  T* bias = take(a.out);
-  for (int64_t i = 0; i < a.out; i++) bias[i] = static_cast<T>(a.b[i] * scale);
-  bias_[l] = bias;
-  // [panel][k][MR]; rows past the end are zero. `transposed` swaps the roles of the two axes of W.
-  auto panels = [&](bool transposed) {
-    const int64_t rows = transposed ? a.in : a.out, K = transposed ? a.out : a.in, count = (rows + MR - 1) / MR;
-    T* p = take(count * K * MR);
-    parallel(threads, [&](int id) {
-      for (int64_t panel = id; panel < count; panel += threads)
-        for (int64_t k = 0; k < K; k++)
-          for (int64_t m = 0; m < MR; m++) {
-            const int64_t r = panel * MR + m;
-            const T w = r >= rows ? T(0) : transposed ? a.W[k * a.in + r] : a.W[r * a.in + k];
-            p[(panel * K + k) * MR + m] = static_cast<T>(w * scale);
-          }
-    });
-    return p;
-  };
-  up_[l] = panels(false);
-  if (down) down_[l] = panels(true);
+void PackedNet<T>::hidden(const Net<T>& net, const Kernels<T>& kernels, bool down, int threads) {
+  const int64_t MR = kernels.panel_rows, sines = packed_.sines;
+  auto panels = [&](int64_t rows, int64_t K) { return take((rows + MR - 1) / MR * K * MR); };
+  int64_t weights = 0;
+  for (size_t l = 1; l < static_cast<size_t>(sines); l++) {
+    const Affine<T>& a = net[l];
+    up_[l] = panels(a.out, a.in);
+    if (down) down_[l] = panels(a.in, a.out);
+    bias_[l] = take(a.out);
+    for (int64_t i = 0; i < a.out; i++) bias_[l][i] = static_cast<T>(a.b[i] * (a.omega / PI));
+    weights += a.out * a.in;
+  }
+  const int shares = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads, weights / SHARE)));
+  parallel(shares, [&](int id) {
+    for (size_t l = 1; l < static_cast<size_t>(sines); l++) kernels.pack(net[l], up_[l], down_[l], id, shares);
+  });
 }
 
 template <class T>

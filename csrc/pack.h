@@ -19,12 +19,12 @@ class PackedNet {
  private:
   T* take(int64_t n);
   void first(const Affine<T>& a);
-  void hidden(const Affine<T>& a, size_t l, int64_t MR, bool down, int threads);
+  void hidden(const Net<T>& net, const Kernels<T>& kernels, bool down, int threads);
   void output(const Affine<T>& a, int64_t MO);
   Packed<T> packed_;
   std::vector<std::unique_ptr<Block>> blocks_;
   std::vector<int64_t> width_;
-  std::vector<const T*> bias_, up_, down_;
+  std::vector<T*> bias_, up_, down_;
 };
 
 // Where the sums of one segment stand, and their way back into contiguous gradients.

@@ -31,6 +31,7 @@ constexpr Kernels<float> digit_kernels() {
   using Sandwich = SandwichJob<float>;
   using Table = Kernels<float>;
   return {V::MR,
+          pack_panels<Lane>,
           output_rows<Lane>,
           V::L,
           digit_bytes<V, DigitJet, Jet, false, &Table::jet_fwd_bytes>,

@@ -10,3 +10,6 @@
 #else
 #define UNROLL(n) FASTSIREN_PRAGMA(GCC unroll n)
 #endif
+
+constexpr double PI = 3.14159265358979323846;
+constexpr double PI2 = PI * PI;

@@ -1,6 +1,7 @@
 // Every algorithm, once, on a small vector type; each instruction-set unit includes this inside its own target region.
 #include "base.inl.h"
 #include "sine.inl.h"
+#include "pack.inl.h"
 #include "gemm.inl.h"
 #include "tile.inl.h"
 #include "jet.inl.h"
@@ -15,6 +16,7 @@ constexpr Kernels<typename V::T> kernels() {
   using Jet = JetJob<typename V::T>;
   using Sandwich = SandwichJob<typename V::T>;
   return {V::MR,
+          pack_panels<V>,
           output_rows<V>,
           V::L,
           pass_bytes<V, JetTile, Jet, false>,

@@ -22,9 +22,6 @@ struct Arena {
   }
 };
 
-constexpr double PI = 3.14159265358979323846;
-constexpr double PI2 = PI * PI;
-
 struct Extent {  // the points of one tile
   int64_t first, count, N;
   INLINE int64_t index(int64_t lane) const { return first + lane < N ? first + lane : N - 1; }
