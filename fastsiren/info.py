@@ -12,6 +12,7 @@ import torch
 from . import __version__
 from .engine import backends
 from .fit import checkpoint as checkpoints
+from .problems import image
 
 __all__ = ["checkpoint", "machine"]
 
@@ -37,7 +38,11 @@ def machine() -> str:
 
 def checkpoint(path: str | os.PathLike[str]) -> str:
     """Architecture, origin and quality of a checkpoint whose checksum holds."""
-    net, description, state = checkpoints.load(path)
+    found = checkpoints.load(path)
+    net, description, state = found
+    is_image = description.get("problem") == "image"
+    if is_image:
+        image.check(path, found)
     network = description["network"]
     sizes = [network["in_features"], *[network["hidden_features"]] * (network["hidden_layers"] + 1)]
     count = sum(p.numel() for p in net.parameters())
@@ -49,16 +54,16 @@ def checkpoint(path: str | os.PathLike[str]) -> str:
         _line("omega", f"first {network['first_omega_0']:g}, hidden {network['hidden_omega_0']:g}"),
         _line("contents", kept),
     ]
-    return "\n".join(lines + (_image(description) if description.get("problem") == "image" else []))
+    return "\n".join(lines + (_image(description) if is_image else []))
 
 
 def _image(description: dict[str, Any]) -> list[str]:
     """Lines about a fitted picture."""
-    image, settings, psnr = description["image"], description["settings"], description["psnr"]
+    picture, settings, psnr = description["image"], description["settings"], description["psnr"]
     training = f"step {description['step']} of {settings['steps']}, batch {settings['batch']}, lr {settings['lr']:g}"
-    kind = {1: "grey", 2: "grey and alpha", 3: "RGB", 4: "RGBA"}[image["channels"]]
+    kind = {1: "grey", 2: "grey and alpha", 3: "RGB", 4: "RGBA"}[picture["channels"]]
     return [
-        _line("picture", f"{image['width']}x{image['height']} {kind}, {image['bits']} bits per channel"),
+        _line("picture", f"{picture['width']}x{picture['height']} {kind}, {picture['bits']} bits per channel"),
         _line("training", training),
         _line("PSNR", "not measured yet" if psnr is None else f"{psnr:.2f} dB"),
     ]

@@ -8,7 +8,7 @@ import os
 import sys
 from typing import Any
 
-from .faults import InputError, UsageError
+from .faults import UsageError
 from .grids import Grid
 from .problems.image import load
 from .render import format_of, render_file, render_stream
@@ -52,8 +52,6 @@ def _kind(options: argparse.Namespace) -> str:
 def _shape(options: argparse.Namespace, image: dict[str, Any]) -> tuple[int, int]:
     """(rows, columns) that were asked for."""
     original = image["height"], image["width"]
-    if any(type(side) is not int or side < 1 for side in original):
-        raise InputError(f"{options.checkpoint} describes a picture of {image['width']}x{image['height']} pixels")
     if options.scale is None:
         return options.size or original
     if not (math.isfinite(options.scale) and options.scale > 0):

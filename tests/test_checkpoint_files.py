@@ -13,6 +13,8 @@ from fastsiren import tensorfile
 from fastsiren.faults import InputError, NoSpaceError, OutputError
 from fastsiren.files import atomic_output, check_output, output_lock
 from fastsiren.fit import checkpoint
+from fastsiren.images import Picture
+from fastsiren.problems import image
 from fastsiren.tensorfile import TensorFile
 
 
@@ -121,6 +123,13 @@ def test_extra_bytes_are_refused(saved):
         ({"network": {"in_features": -1}}, "do not fit"),
         ({"network": {"hidden_features": True}}, "do not fit"),
         ({"network": {"hidden_features": "5"}}, "do not fit"),
+        ({"network": {"first_omega_0": 0.0}}, "cannot be"),
+        ({"network": {"first_omega_0": 10**400}}, "cannot be"),
+        ({"network": {"hidden_omega_0": "30"}}, "cannot be"),
+        ({"network": {"bias": True}}, "cannot be"),
+        ({"network": {"outermost_linear": 1}}, "cannot be"),
+        ({"network": [2, 5, 1, 3]}, "cannot be"),
+        ({"version": None}, "cannot be"),
     ],
     ids=str,
 )
@@ -128,11 +137,101 @@ def test_claims_are_checked_before_anything_is_made(saved, change, words):
     """The checksum of such a file is right: it was written to mislead."""
     path, _, _ = saved
     description, tensors = tensorfile.read(path)
-    for key, value in change.items():
-        description[key] = {**description[key], **value} if isinstance(value, dict) else value
-    tensorfile.write(path, TensorFile(description, tensors))
+    tensorfile.write(path, TensorFile(changed(description, change), tensors))
     with pytest.raises(InputError, match=words):
         checkpoint.load(path)
+
+
+def changed(old, change):
+    """`old` with other values in some places, at any depth."""
+    if not isinstance(change, dict):
+        return change
+    return old | {key: changed(old.get(key, {}), value) for key, value in change.items()}
+
+
+@pytest.fixture
+def fitted(tmp_path):
+    """A file that --resume goes on from."""
+    pixels = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
+    path = tmp_path / "fitted.safetensors"
+    image.fit(Picture(pixels), out=path, steps=2, hidden=5, layers=1, progress=False)
+    return path
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": None},
+        {"step": np.array(2.0)},
+        {"step": np.array([2])},
+        {"step": np.array(-1), "adam": None},
+        {"step": np.array(0)},
+        {"net.1.linear.bias": None},
+        {"net.1.linear.bias": np.zeros(4, np.float32)},
+        {"net.1.linear.bias": np.zeros(5)},
+        {"adam.exp_avg.net.0.linear.weight": None},
+        {"adam.exp_avg_sq.net.2.bias": np.zeros((3, 1), np.float32)},
+        {"net.7.linear.bias": np.zeros(5, np.float32)},
+        "int32",
+    ],
+    ids=str,
+)
+def test_tensors_are_those_of_the_network_and_its_trainer(fitted, change):
+    """The checksum of such a file is right, too."""
+    description, tensors = tensorfile.read(fitted)
+    if change == "int32":
+        tensors = {name: tensor.astype(change) if tensor.ndim else tensor for name, tensor in tensors.items()}
+    else:
+        gone = tuple(name for name, tensor in change.items() if tensor is None)
+        tensors = {name: tensor for name, tensor in (tensors | change).items() if not name.startswith(gone)}
+    tensorfile.write(fitted, TensorFile(description, tensors))
+    with pytest.raises(InputError, match="do not fit"):
+        checkpoint.load(fitted)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"settings": None},
+        {"settings": {"lr": 0.0}},
+        {"settings": {"steps": "many"}},
+        {"settings": {"omega": 10**400}},
+        {"settings": {"depth": 3}},
+        {"settings": {"hidden": 6}},
+        {"image": None},
+        {"image": {"width": 0}},
+        {"image": {"height": 1 << 40}},
+        {"image": {"channels": 1}},
+        {"image": {"bits": 8.0}},
+        {"image": {"bits": 12}},
+        {"image": {"sha256": 5}},
+        {"step": 1},
+        {"step": True},
+        {"psnr": "high"},
+    ],
+    ids=str,
+)
+def test_a_picture_is_described_as_fit_does(fitted, change):
+    description, tensors = tensorfile.read(fitted)
+    tensorfile.write(fitted, TensorFile(changed(description, change), tensors))
+    with pytest.raises(InputError, match="describes a picture that its network does not fit"):
+        image.load(fitted)
+
+
+@pytest.mark.parametrize("outputs", [5, 7])
+def test_a_picture_has_at_most_four_channels(fitted, outputs):
+    description, _ = tensorfile.read(fitted)
+    net = fastsiren.Siren(2, 5, 1, outputs)
+    checkpoint.save(fitted, net, changed(description, {"image": {"channels": outputs}}))
+    with pytest.raises(InputError, match="does not fit"):
+        image.load(fitted)
+
+
+def test_a_picture_is_of_single_precision(fitted):
+    description, _ = tensorfile.read(fitted)
+    checkpoint.save(fitted, fastsiren.Siren(2, 5, 1, 3, dtype=torch.float64), description)
+    with pytest.raises(InputError, match="does not fit"):
+        image.load(fitted)
 
 
 def test_other_files_are_refused(tmp_path):

@@ -145,7 +145,7 @@ USAGE = [
     (["solve"], "invalid choice"),
     (["fit"], "required"),
     (["fit", "PHOTO"], "-o/--out"),
-    (["fit", "PHOTO", "-o", "OUT", "--steps", "0"], "--steps must be 1 or more; got 0"),
+    (["fit", "PHOTO", "-o", "OUT", "--steps", "0"], "--steps must be a whole number of 1 or more; got 0"),
     (["fit", "PHOTO", "-o", "OUT", "--steps", "many"], "invalid int"),
     (["fit", "PHOTO", "-o", "OUT", "--lr", "nan"], "--lr must be a positive number"),
     (["fit", "PHOTO", "-o", "OUT", "--threads", "0"], "1 or more"),
@@ -180,6 +180,9 @@ INPUT = [
     (["render", "CUT", "-o", "OUT.png"], "truncated or damaged"),
     (["render", "FLIPPED", "-o", "OUT.png"], "checksum"),
     (["render", "OTHER", "-o", "OUT.png"], "not an image"),
+    (["render", "ODD", "-o", "OUT.png"], "does not fit"),
+    (["fit", "PHOTO", "-o", "ODD", "--resume"], "does not fit"),
+    (["info", "ODD"], "does not fit"),
     (["info", "FLIPPED"], "checksum"),
     (["info", "DIR/none"], "no such file"),
     (["demo", "-o", "DIR/demo", "--image", "TEXT", "--quick"], "not a picture"),
@@ -218,12 +221,14 @@ def places(tmp_path, photo, fitted):
     (tmp_path / "empty.png").write_bytes(b"")
     description, tensors = tensorfile.read(fitted)
     tensorfile.write(tmp_path / "other", TensorFile({**description, "problem": "sound"}, tensors))
+    odd = {**description, "settings": {**description["settings"], "lr": "fast"}}
+    tensorfile.write(tmp_path / "odd", TensorFile(odd, tensors))
     poisoned = {name: np.full_like(value, np.nan) if value.ndim == 1 else value for name, value in tensors.items()}
     tensorfile.write(tmp_path / "nan", TensorFile(description, poisoned))
     names = {"TEXT": "text.png", "EMPTY": "empty.png", "PHOTO": "photo.png", "DIR": "."}
     return {
         word: tmp_path / names.get(word, word.lower())
-        for word in (*names, "NET", "CUT", "FLIPPED", "OTHER", "NAN", "OUT")
+        for word in (*names, "NET", "CUT", "FLIPPED", "OTHER", "ODD", "NAN", "OUT")
     }
 
 
@@ -242,7 +247,7 @@ def test_faults(words, code, said, places, tmp_path, capsys):
 
 def split(word):
     """A word of the table as the name of a place and what follows it."""
-    for name in ("TEXT", "EMPTY", "PHOTO", "DIR", "NET", "CUT", "FLIPPED", "OTHER", "NAN", "OUT"):
+    for name in ("TEXT", "EMPTY", "PHOTO", "DIR", "NET", "CUT", "FLIPPED", "OTHER", "ODD", "NAN", "OUT"):
         if word.startswith(name):
             return name, word.removeprefix(name)
     return "", word

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import os
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
+import numpy as np
 import torch
 
 from .. import __version__, tensorfile
 from ..faults import InputError
 from ..siren import Siren
 from ..tensorfile import Array, TensorFile
-from .loop import Trainer
+from .loop import MOMENTS, Trainer
 
 __all__ = ["Checkpoint", "load", "save"]
 
 FORMAT = 1
-_LARGEST = {"in_features": 64, "hidden_features": 1 << 16, "hidden_layers": 1 << 10, "out_features": 1 << 16}
-_PREFIX = "net."
+_RANGES = {
+    "in_features": range(1, 65),
+    "hidden_features": range(1, 1 + (1 << 16)),
+    "hidden_layers": range(1 + (1 << 10)),
+    "out_features": range(1, 1 + (1 << 16)),
+}
+_OMEGAS = ("first_omega_0", "hidden_omega_0")
+# All tensors of a file have the same one.
+_DTYPES = [{np.dtype(name)} for name in ("float16", "float32", "float64")]
 
 
 class Checkpoint(NamedTuple):
@@ -78,24 +86,43 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
             f"{path} has format {description.get('format')!r}, this version reads {FORMAT}; update fastsiren"
         )
     network = description.get("network")
-    if not isinstance(network, dict) or not _fits(network, tensors):
-        raise InputError(f"{path} describes a network that its tensors do not fit; fit again")
+    if not (isinstance(description.get("version"), str) and _is_network(network) and _fits(network, tensors)):
+        raise InputError(f"{path} describes a network that cannot be, or that its tensors do not fit; fit again")
     net = Siren(**network, dtype=torch.tensor(tensors["net.0.linear.weight"]).dtype)
     net.load_state_dict({name: torch.tensor(tensors[name]) for name in net.state_dict()})
     return Checkpoint(net, description, tensors if "step" in tensors else {})
 
 
+def _is_network(network: Any) -> TypeGuard[dict[str, Any]]:
+    """Whether these are the values that `describe` gives, each in its range."""
+    if not isinstance(network, dict) or set(network) != {*_RANGES, *_OMEGAS, "outermost_linear"}:
+        return False
+    if any(type(network[name]) is not int or network[name] not in numbers for name, numbers in _RANGES.items()):
+        return False
+    finite = all(type(network[name]) is float and network[name] != 0 for name in _OMEGAS)
+    return finite and type(network["outermost_linear"]) is bool
+
+
 def _fits(network: dict[str, Any], tensors: dict[str, Array]) -> bool:
-    """Whether the tensors are those of the described network; checked before anything of that size is made."""
-    for name, top in _LARGEST.items():
-        if type(network.get(name)) is not int or not 0 <= network[name] <= top:
+    """Whether the tensors are those `save` writes for the network; checked before anything of that size is made."""
+    shapes = _shapes(network)
+    step = tensors.get("step")
+    if step is not None:
+        if step.shape != () or step.dtype != np.int64 or step < 0:
             return False
-    inputs, hidden, layers, outputs = (network[name] for name in _LARGEST)
-    widths = [inputs, *[hidden] * (layers + 1), outputs]
-    last_is_linear = network.get("outermost_linear") is True
-    for i, (n_in, n_out) in enumerate(pairwise(widths)):
-        name = f"{_PREFIX}{i}" if last_is_linear and i == layers + 1 else f"{_PREFIX}{i}.linear"
-        weight, bias = tensors.get(f"{name}.weight"), tensors.get(f"{name}.bias")
-        if weight is None or bias is None or weight.shape != (n_out, n_in) or bias.shape != (n_out,):
-            return False
-    return True
+        moments = MOMENTS if step > 0 else ()
+        shapes |= {f"adam.{moment}.{name}": shape for moment in moments for name, shape in shapes.items()}
+    others = {name: tensor for name, tensor in tensors.items() if name != "step"}
+    dtypes = {tensor.dtype for tensor in others.values()}
+    return {name: tensor.shape for name, tensor in others.items()} == shapes and dtypes in _DTYPES
+
+
+def _shapes(network: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the parameters of a described network."""
+    inputs, hidden, layers, outputs = (network[name] for name in _RANGES)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for i, (n_in, n_out) in enumerate(pairwise([inputs, *[hidden] * (layers + 1), outputs])):
+        is_linear = network["outermost_linear"] and i == layers + 1
+        name = f"net.{i}" if is_linear else f"net.{i}.linear"
+        shapes |= {f"{name}.weight": (n_out, n_in), f"{name}.bias": (n_out,)}
+    return shapes

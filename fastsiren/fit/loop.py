@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from ..faults import NonFiniteError
 from ..tensorfile import Array
 
-__all__ = ["Step", "Trainer", "decay", "run"]
+__all__ = ["MOMENTS", "Step", "Trainer", "decay", "run"]
 
 _SNAPSHOT_EVERY = 16
+MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Step(NamedTuple):
@@ -81,7 +82,7 @@ class Trainer:
         tensors = {"step": np.array(self.step, np.int64)}
         for name, parameter in zip(self._names, self._parameters(), strict=True):
             tensors[name] = parameter.detach().cpu().numpy().copy()
-            for moment in ("exp_avg", "exp_avg_sq"):
+            for moment in MOMENTS:
                 if parameter in self._adam.state:
                     tensors[f"adam.{moment}.{name}"] = self._adam.state[parameter][moment].cpu().numpy().copy()
         return tensors
@@ -94,7 +95,7 @@ class Trainer:
         for name, parameter in zip(self._names, self._parameters(), strict=True):
             parameter.copy_(torch.tensor(tensors[name]))
             if self.step:
-                state = {m: torch.tensor(tensors[f"adam.{m}.{name}"]).to(parameter) for m in ("exp_avg", "exp_avg_sq")}
+                state = {m: torch.tensor(tensors[f"adam.{m}.{name}"]).to(parameter) for m in MOMENTS}
                 self._adam.state[parameter] = {"step": torch.tensor(float(self.step)), **state}
 
     def _parameters(self) -> list[Tensor]:

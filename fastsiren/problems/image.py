@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields, replace
+from numbers import Integral, Real
 from typing import IO, Any, NamedTuple
 
 import torch
@@ -19,8 +20,10 @@ from ..faults import InputError, NonFiniteError, UsageError, from_os_error
 from ..files import check_output, output_lock
 from ..fit import Shuffle, Step, Trainer, decay, run
 from ..fit import checkpoint as checkpoints
+from ..fit.checkpoint import Checkpoint
 from ..grids import Grid
 from ..images import Picture
+from ..png import MAX_SIDE
 from ..progress import Progress
 from ..render.decode import Decoder
 from ..render.tiles import tiles
@@ -60,11 +63,16 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("hidden", 1), ("layers", 0), ("batch", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise UsageError(f"--{name} must be {least} or more; got {getattr(self, name)}")
+            given = getattr(self, name)
+            if isinstance(given, bool) or not isinstance(given, Integral) or given < least:
+                raise UsageError(f"--{name} must be a whole number of {least} or more; got {given}")
+            object.__setattr__(self, name, int(given))
         for name in ("omega", "lr"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise UsageError(f"--{name} must be a positive number; got {getattr(self, name)}")
+            given = getattr(self, name)
+            value = float(given) if not isinstance(given, bool) and isinstance(given, Real) else math.nan
+            if not 0 < value < math.inf:
+                raise UsageError(f"--{name} must be a positive number; got {given}")
+            object.__setattr__(self, name, value)
 
 
 class Fit(NamedTuple):
@@ -134,16 +142,52 @@ def fit(
         return session.train(stop, progress)
 
 
-def load(path: str | os.PathLike[str]) -> checkpoints.Checkpoint:
+def load(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a fitted picture.
 
     Raises:
         InputError: The file is missing or damaged, or holds something else than a picture.
     """
     checkpoint = checkpoints.load(path)
+    check(path, checkpoint)
+    return checkpoint
+
+
+def check(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
+    """Refuse a checkpoint that `fit` did not write.
+
+    Raises:
+        InputError: It holds something else than a picture, or its description does not fit its network.
+    """
     if checkpoint.description.get("problem") != "image":
         raise InputError(f"{path} holds a {checkpoint.description.get('problem')!r}, not an image")
-    return checkpoint
+    try:
+        fitted = _is_fitted(checkpoint)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        fitted = False
+    if not fitted:
+        raise InputError(f"{path} describes a picture that its network does not fit; fit again")
+
+
+def _is_fitted(checkpoint: Checkpoint) -> bool:
+    """Whether the description is the one of `_Session._save`; its values may raise what they like otherwise."""
+    net, description, state = checkpoint
+    settings, picture, step = Settings(**description["settings"]), description["image"], description["step"]
+    numbers = [*(picture[name] for name in ("width", "height", "channels", "bits")), step]
+    if not all(type(number) is int for number in numbers) or not isinstance(description["psnr"], float | None):
+        return False
+    width, height, channels, bits, _ = numbers
+    sizes = (net.in_features, net.hidden_features, net.hidden_layers, net.out_features)
+    return (
+        sizes == (2, settings.hidden, settings.layers, channels)
+        and net.siren_parameters().weights[0].dtype == torch.float32
+        and 1 <= width <= MAX_SIDE
+        and 1 <= height <= MAX_SIDE
+        and channels <= 4
+        and bits in (8, 16)
+        and isinstance(picture["sha256"], str)
+        and 0 <= step == (state["step"] if state else step)
+    )
 
 
 @torch.no_grad()
@@ -184,7 +228,7 @@ class _Session:
             self.trainer.load(found.state)
         self.smooth, self.psnr = math.nan, math.nan
 
-    def _resumed(self, found: checkpoints.Checkpoint, given: dict[str, Any]) -> Settings:
+    def _resumed(self, found: Checkpoint, given: dict[str, Any]) -> Settings:
         """Settings of the file with those given now; refused when file, picture and settings do not belong together."""
         if found.description["image"]["sha256"] != self.picture.fingerprint():
             raise InputError(
