@@ -149,62 +149,63 @@ double run_backward(Job& job, const Net<T>& net, const GradArgs& grads, int thre
   return tree.root().values ? tree.root().doubles[0] : 0.0;
 }
 
-struct JetArgs {
-  int64_t N, K, R;
-  Address x, V, M;
-  bool V_rows, M_rows;
+// Points and seeds of one call. `count` and `second`: forms of a jet, combinations of a sandwich.
+struct PassArgs {
+  int64_t N, K, count;
+  Address x, V, second;
+  bool V_rows, second_rows;
 
-  template <class T>
-  JetJob<T> build(const NetArgs& net, const Packed<T>& packed, const std::vector<Term>& terms) const {
-    JetJob<T> job{};
+  template <template <class> class Job, class T>
+  Job<T> start(const NetArgs& net, const Packed<T>& packed) const {
+    Job<T> job{};
     job.net = packed;
     job.points = {at<const T>(x), nullptr};
-    job.N = N, job.K = K, job.R = R;
-    job.V = at<const T>(V), job.V_rows = V_rows, job.M = at<const T>(M), job.M_rows = M_rows;
-    job.terms = terms.data(), job.n_terms = static_cast<int64_t>(terms.size());
+    job.N = N, job.K = K;
+    job.V = at<const T>(V), job.V_rows = V_rows;
     job.sigma = net.sigma();
     return job;
   }
-};
-
-struct SandwichArgs {
-  int64_t N, K, C;
-  Address x, V, E;
-  bool V_rows, E_rows;
 
   template <class T>
-  SandwichJob<T> build(const NetArgs& net, const Packed<T>& packed) const {
-    SandwichJob<T> job{};
-    job.net = packed;
-    job.points = {at<const T>(x), nullptr};
-    job.N = N, job.K = K, job.C = C;
-    job.V = at<const T>(V), job.V_rows = V_rows, job.E = at<const T>(E), job.E_rows = E_rows;
-    job.sigma = net.sigma();
+  std::vector<Term> terms(bool all) const {
+    return find_terms(at<const T>(second), second_rows ? N : 1, count, K, all);
+  }
+  template <class T>
+  JetJob<T> jet(const NetArgs& net, const Packed<T>& packed, const std::vector<Term>& terms) const {
+    JetJob<T> job = start<JetJob>(net, packed);
+    job.R = count, job.M = at<const T>(second), job.M_rows = second_rows;
+    job.terms = terms.data(), job.n_terms = static_cast<int64_t>(terms.size());
+    return job;
+  }
+  template <class T>
+  SandwichJob<T> sandwich(const NetArgs& net, const Packed<T>& packed) const {
+    SandwichJob<T> job = start<SandwichJob>(net, packed);
+    job.C = count, job.E = at<const T>(second), job.E_rows = second_rows;
     return job;
   }
 };
 
 template <class T>
-void jet_fwd(const NetArgs& args, const JetArgs& jet, Address y, Address first, Address second, int threads) {
+void jet_fwd(const NetArgs& args, const PassArgs& pass, Address y, Address first, Address second, int threads) {
   refuse_after_fork();
   const auto& kernels = active_kernels<T>();
   const Net<T> net = args.build<T>();
   const PackedNet<T> packed(net, kernels, false, threads);
-  const auto terms = find_terms(at<const T>(jet.M), jet.M_rows ? jet.N : 1, jet.R, jet.K, false);
-  JetJob<T> job = jet.build<T>(args, packed.get(), terms);
+  const auto terms = pass.terms<T>(false);
+  JetJob<T> job = pass.jet(args, packed.get(), terms);
   job.y = at<T>(y), job.first = at<T>(first), job.second = at<T>(second);
   run_blocks(job, threads, BLOCK_POINTS, kernels.jet_fwd_bytes(job), nullptr, kernels.jet_fwd);
 }
 
 template <class T>
-double jet_bwd(const NetArgs& args, const JetArgs& jet, Address y_bar, Address first_bar, Address second_bar,
+double jet_bwd(const NetArgs& args, const PassArgs& pass, Address y_bar, Address first_bar, Address second_bar,
                const LossArgs& loss, const GradArgs& grads, int threads) {
   refuse_after_fork();
   const auto& kernels = active_kernels<T>();
   const Net<T> net = args.build<T>();
   const PackedNet<T> packed(net, kernels, true, threads);
-  const auto terms = find_terms(at<const T>(jet.M), jet.M_rows ? jet.N : 1, jet.R, jet.K, grads.second != 0);
-  JetJob<T> job = jet.build<T>(args, packed.get(), terms);
+  const auto terms = pass.terms<T>(grads.second != 0);
+  JetJob<T> job = pass.jet(args, packed.get(), terms);
   job.y_bar = at<const T>(y_bar), job.first_bar = at<const T>(first_bar), job.second_bar = at<const T>(second_bar);
   job.loss = loss.build<T>();
   job.x_bar = at<T>(grads.x), job.V_bar = at<T>(grads.first), job.M_bar = at<T>(grads.second);
@@ -212,25 +213,25 @@ double jet_bwd(const NetArgs& args, const JetArgs& jet, Address y_bar, Address f
 }
 
 template <class T>
-void sandwich_fwd(const NetArgs& args, const SandwichArgs& s, Address y, Address jacobian, Address hessian,
+void sandwich_fwd(const NetArgs& args, const PassArgs& pass, Address y, Address jacobian, Address hessian,
                   int threads) {
   refuse_after_fork();
   const auto& kernels = active_kernels<T>();
   const Net<T> net = args.build<T>();
   const PackedNet<T> packed(net, kernels, true, threads);
-  SandwichJob<T> job = s.build<T>(args, packed.get());
+  SandwichJob<T> job = pass.sandwich(args, packed.get());
   job.y = at<T>(y), job.jacobian = at<T>(jacobian), job.hessian = at<T>(hessian);
   run_blocks(job, threads, BLOCK_POINTS, kernels.sandwich_fwd_bytes(job), nullptr, kernels.sandwich_fwd);
 }
 
 template <class T>
-double sandwich_bwd(const NetArgs& args, const SandwichArgs& s, Address y_bar, Address jacobian_bar,
-                    Address hessian_bar, const LossArgs& loss, const GradArgs& grads, int threads) {
+double sandwich_bwd(const NetArgs& args, const PassArgs& pass, Address y_bar, Address jacobian_bar, Address hessian_bar,
+                    const LossArgs& loss, const GradArgs& grads, int threads) {
   refuse_after_fork();
   const auto& kernels = active_kernels<T>();
   const Net<T> net = args.build<T>();
   const PackedNet<T> packed(net, kernels, true, threads);
-  SandwichJob<T> job = s.build<T>(args, packed.get());
+  SandwichJob<T> job = pass.sandwich(args, packed.get());
   job.y_bar = at<const T>(y_bar), job.jacobian_bar = at<const T>(jacobian_bar),
   job.hessian_bar = at<const T>(hessian_bar);
   job.loss = loss.build<T>();
@@ -257,8 +258,8 @@ void grid_fwd(const NetArgs& args, const std::vector<double>& origin, const std:
     grid.origin[a] = origin[a], grid.step[a] = step[a], grid.start[a] = start[a], grid.shape[a] = shape[a];
     N *= shape[a];
   }
-  const JetArgs points{N, 0, 0, 0, 0, 0, false, false};
-  JetJob<T> job = points.build<T>(args, packed.get(), {});
+  const PassArgs points{N, 0, 0, 0, 0, 0, false, false};
+  JetJob<T> job = points.start<JetJob>(args, packed.get());
   job.points.grid = &grid;
   job.pixels = {static_cast<PixelType>(pixel_type), at<void>(out), gain, offset};
   run_blocks(job, threads, BLOCK_POINTS, kernels.jet_fwd_bytes(job), nullptr, kernels.jet_fwd);
@@ -287,9 +288,7 @@ PYBIND11_MODULE(_C, m) {
   py::class_<LossArgs>(m, "LossArgs").def(py::init<int, Address, Address, double>());
   py::class_<GradArgs>(m, "GradArgs")
       .def(py::init<Address, Address, Address, std::vector<Address>, std::vector<Address>>());
-  py::class_<JetArgs>(m, "JetArgs").def(py::init<int64_t, int64_t, int64_t, Address, Address, Address, bool, bool>());
-  py::class_<SandwichArgs>(m, "SandwichArgs")
-      .def(py::init<int64_t, int64_t, int64_t, Address, Address, Address, bool, bool>());
+  py::class_<PassArgs>(m, "PassArgs").def(py::init<int64_t, int64_t, int64_t, Address, Address, Address, bool, bool>());
   define<float>(m, "_f32");
   define<double>(m, "_f64");
   m.def("isa_available", isa_available);

@@ -9,16 +9,15 @@ class LossArgs:
 class GradArgs:
     def __init__(self, x: int, first: int, second: int, weights: list[int], biases: list[int], /) -> None: ...
 
-class JetArgs:
-    def __init__(self, N: int, K: int, R: int, x: int, V: int, M: int, V_rows: bool, M_rows: bool, /) -> None: ...
+class PassArgs:
+    def __init__(
+        self, N: int, K: int, count: int, x: int, V: int, second: int, V_rows: bool, second_rows: bool, /
+    ) -> None: ...
 
-class SandwichArgs:
-    def __init__(self, N: int, K: int, C: int, x: int, V: int, E: int, V_rows: bool, E_rows: bool, /) -> None: ...
-
-def jet_fwd_f32(net: NetArgs, jet: JetArgs, y: int, first: int, second: int, threads: int, /) -> None: ...
+def jet_fwd_f32(net: NetArgs, jet: PassArgs, y: int, first: int, second: int, threads: int, /) -> None: ...
 def jet_bwd_f32(
     net: NetArgs,
-    jet: JetArgs,
+    jet: PassArgs,
     y_bar: int,
     first_bar: int,
     second_bar: int,
@@ -28,11 +27,11 @@ def jet_bwd_f32(
     /,
 ) -> float: ...
 def sandwich_fwd_f32(
-    net: NetArgs, sandwich: SandwichArgs, y: int, jacobian: int, hessian: int, threads: int, /
+    net: NetArgs, sandwich: PassArgs, y: int, jacobian: int, hessian: int, threads: int, /
 ) -> None: ...
 def sandwich_bwd_f32(
     net: NetArgs,
-    sandwich: SandwichArgs,
+    sandwich: PassArgs,
     y_bar: int,
     jacobian_bar: int,
     hessian_bar: int,

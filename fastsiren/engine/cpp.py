@@ -8,7 +8,7 @@ them are small beside the work. Nothing of size N x width is ever allocated.
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +22,8 @@ _PIXELS = {torch.float32: 1, torch.float64: 2, torch.uint8: 3, torch.uint16: 4}
 # Columns that a sum over points is cut into; see _summed.
 _COLUMNS = 64
 _LOSSES = {"value": 1, "gradient": 2, "laplacian": 3, "eikonal": 4}
+
+_Shape = tuple[int, ...]
 
 
 class _Net(NamedTuple):
@@ -45,9 +47,9 @@ class _Net(NamedTuple):
 
     def rows(self, name: str, tensor: Tensor, *shape: int) -> Tensor:
         """Return `tensor` contiguous after checking that the extension may read `shape` numbers from it."""
-        if tensor.dtype != self.dtype or tensor.device.type != "cpu":
+        if tensor.dtype != self.dtype or not tensor.is_cpu:
             raise TypeError(f"{name}: got {tensor.dtype} on {tensor.device}, expected {self.dtype} on the CPU")
-        if tuple(tensor.shape) != shape:
+        if tensor.shape != shape:
             raise ValueError(f"{name}: got shape {tuple(tensor.shape)}, expected {shape}")
         return _stored(tensor)
 
@@ -63,46 +65,107 @@ class _Net(NamedTuple):
 def _stored(tensor: Tensor) -> Tensor:
     """Return the numbers of a tensor as they are read from its address: contiguous, negated where a view says so."""
     # A zero tensor of forward-mode AD has no memory at all.
-    plain = torch.zeros_like(tensor) if tensor._is_zerotensor() else tensor.detach().resolve_neg()
-    return plain.contiguous()
+    if tensor._is_zerotensor():
+        return torch.zeros_like(tensor)
+    if tensor.is_contiguous() and not tensor.is_neg():
+        return tensor
+    return tensor.detach().resolve_neg().contiguous()
 
 
 def _net(weights: Sequence[Tensor], biases: Sequence[Tensor], omegas: Sequence[float]) -> _Net:
     dtype = weights[0].dtype
     if dtype not in _SUFFIX:
         raise TypeError(f"weights: got {dtype}, the C++ engine takes torch.float32 and torch.float64")
-    for name, group in (("weights", weights), ("biases", biases)):
-        for tensor in group:
-            if tensor.dtype != dtype or tensor.device.type != "cpu":
-                raise TypeError(f"{name}: got {tensor.dtype} on {tensor.device}, expected {dtype} on the CPU")
     widths = [weights[0].shape[1], *(weight.shape[0] for weight in weights)]
-    if [tuple(w.shape) for w in weights] != [(n, m) for m, n in itertools.pairwise(widths)]:
-        raise ValueError(f"weights: got shapes {[tuple(w.shape) for w in weights]}, which do not follow one another")
-    if [tuple(b.shape) for b in biases] != [(n,) for n in widths[1:]]:
-        raise ValueError(
-            f"biases: got shapes {[tuple(b.shape) for b in biases]}, expected {[(n,) for n in widths[1:]]}"
-        )
-    held = [[_stored(tensor) for tensor in group] for group in (weights, biases)]
-    W, b = ([tensor.data_ptr() for tensor in group] for group in held)
-    return _Net(dtype, held[0], held[1], _C.NetArgs(W, b, widths, [float(omega) for omega in omegas]))
+    W = _parameters("weights", weights, dtype, [(n, m) for m, n in itertools.pairwise(widths)])
+    b = _parameters("biases", biases, dtype, [(n,) for n in widths[1:]])
+    addresses = [tensor.data_ptr() for tensor in W], [tensor.data_ptr() for tensor in b]
+    return _Net(dtype, W, b, _C.NetArgs(*addresses, widths, [float(omega) for omega in omegas]))
+
+
+def _parameters(name: str, given: Sequence[Tensor], dtype: torch.dtype, shapes: list[tuple[int, ...]]) -> list[Tensor]:
+    for tensor in given:
+        if tensor.dtype != dtype or not tensor.is_cpu:
+            raise TypeError(f"{name}: got {tensor.dtype} on {tensor.device}, expected {dtype} on the CPU")
+    if [tensor.shape for tensor in given] != shapes:
+        got = [tuple(tensor.shape) for tensor in given]
+        raise ValueError(f"{name}: got shapes {got}, expected {shapes}, as the layers follow one another")
+    return [_stored(tensor) for tensor in given]
+
+
+class _Call:
+    """One call of an engine of the extension: its points and seeds, what it returns and what it differentiates.
+
+    Args:
+        engine: "jet" or "sandwich".
+        seeds: by name, a tensor and its shape at one point; directions come first.
+        results: shapes, by the names of their cotangents.
+    """
+
+    def __init__(
+        self,
+        engine: str,
+        net: _Net,
+        x: Tensor,
+        seeds: Mapping[str, tuple[Tensor, _Shape]],
+        results: Mapping[str, _Shape],
+    ) -> None:
+        N = x.shape[0]
+        self.engine, self.net, self.cores, self.results = engine, net, [core for _, core in seeds.values()], results
+        self.x = net.rows("x", x, N, net.in_features)
+        V, second = self.seeds = [net.seeds(name, tensor, N, *core) for name, (tensor, core) in seeds.items()]
+        K, count = (core[0] for core in self.cores)
+        addresses = self.x.data_ptr(), V.data_ptr(), second.data_ptr()
+        self.args = _C.PassArgs(N, K, count, *addresses, V.ndim == 3, second.ndim > len(self.cores[1]))
+
+    def forward(self) -> list[Tensor]:
+        results = [self.net.new(*shape) for shape in self.results.values()]
+        self.net.call(f"{self.engine}_fwd", self.args, *map(_address, results))
+        return results
+
+    def backward(self, bars: Sequence[Tensor], need_x: bool, need_seeds: bool, need_params: bool) -> Grads:
+        """Cotangents of the last results may be left out: they are zero."""
+        held = [self.net.rows(name, bar, *shape) for (name, shape), bar in zip(self.results.items(), bars)]
+        wanted = _Wanted(self, need_x, need_seeds, need_params)
+        addresses = [*map(_address, held), 0, 0][:3]
+        self.net.call(f"{self.engine}_bwd", self.args, *addresses, _C.LossArgs(0, 0, 0, 1.0), wanted.args)
+        return wanted.grads()
+
+    def loss(self, loss: Any, need_params: bool) -> tuple[float, Grads]:
+        wanted = _Wanted(self, False, False, need_params)
+        return self.net.call(f"{self.engine}_bwd", self.args, 0, 0, 0, loss, wanted.args), wanted.grads()
+
+
+def _jet(net: _Net, x: Tensor, directions: Tensor, forms: Tensor) -> _Call:
+    N, D, O, K, R = x.shape[0], net.in_features, net.out_features, directions.shape[-2], forms.shape[-3]
+    seeds = {"directions": (directions, (K, D)), "forms": (forms, (R, K, K))}
+    return _Call("jet", net, x, seeds, {"y_bar": (N, O), "T_bar": (N, K, O), "S_bar": (N, R, O)})
+
+
+def _sandwich(net: _Net, x: Tensor, directions: Tensor, combinations: Tensor) -> _Call:
+    N, D, O, K, C = x.shape[0], net.in_features, net.out_features, directions.shape[-2], combinations.shape[-2]
+    seeds = {"directions": (directions, (K, D)), "combinations": (combinations, (C, O))}
+    return _Call("sandwich", net, x, seeds, {"y_bar": (N, O), "J_bar": (N, C, D), "H_bar": (N, C, K, K)})
 
 
 class _Wanted:
     """The gradients asked for: buffers, and their addresses for the extension."""
 
-    def __init__(self, net: _Net, x: Tensor | None, seeds: Sequence[Tensor], need_params: bool) -> None:
-        self.x = None if x is None else net.new(*x.shape)
-        self.seeds = seeds
-        self.weights = [torch.empty_like(w) for w in net.weights] if need_params else []
-        self.biases = [torch.empty_like(b) for b in net.biases] if need_params else []
-        first, second = [*(_address(seed) for seed in seeds), 0, 0][:2]
-        self.args = _C.GradArgs(
-            _address(self.x), first, second, [w.data_ptr() for w in self.weights], [b.data_ptr() for b in self.biases]
-        )
+    def __init__(self, call: _Call, need_x: bool, need_seeds: bool, need_params: bool) -> None:
+        net, N = call.net, call.x.shape[0]
+        self.given = call.seeds if need_seeds else []
+        self.x = net.new(*call.x.shape) if need_x else None
+        self.seeds = [net.new(N, *core) for core in call.cores] if need_seeds else []
+        self.weights = [net.new(*w.shape) for w in net.weights] if need_params else []
+        self.biases = [net.new(*b.shape) for b in net.biases] if need_params else []
+        first, second = map(_address, self.seeds or (None, None))
+        parameters = [w.data_ptr() for w in self.weights], [b.data_ptr() for b in self.biases]
+        self.args = _C.GradArgs(_address(self.x), first, second, *parameters)
 
-    def grads(self, shapes: Sequence[Tensor] = ()) -> Grads:
+    def grads(self) -> Grads:
         """Per-point gradients of constant seeds are summed over the points."""
-        seeds = tuple(g if g.ndim == s.ndim else _summed(g) for g, s in zip(self.seeds, shapes, strict=True))
+        pairs = zip(self.seeds, self.given, strict=True)
+        seeds = tuple(bar if bar.ndim == seed.ndim else _summed(bar) for bar, seed in pairs)
         return Grads(self.x, seeds, self.weights, self.biases)
 
 
@@ -117,19 +180,13 @@ def _summed(rows: Tensor) -> Tensor:
 
 
 def _address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
-
-
-_NO_LOSS = _C.LossArgs(0, 0, 0, 1.0)
+    """Address of a tensor, 0 where there is nothing to read or write."""
+    return tensor.data_ptr() if tensor is not None and tensor.numel() else 0
 
 
 def value_fwd(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], omegas: Sequence[float]) -> Tensor:
-    """Return y [N, O]."""
-    net = _net(weights, biases, omegas)
-    N = x.shape[0]
-    x, y = net.rows("x", x, N, net.in_features), net.new(N, net.out_features)
-    net.call("jet_fwd", _C.JetArgs(N, 0, 0, x.data_ptr(), 0, 0, False, False), y.data_ptr(), 0, 0)
-    return y
+    """Return y [N, O]: a jet without directions and forms."""
+    return _value(x, weights, biases, omegas).forward()[0]
 
 
 def value_bwd(
@@ -143,31 +200,12 @@ def value_bwd(
     need_params: bool,
 ) -> Grads:
     """Vector-Jacobian product of value_fwd."""
+    return _value(x, weights, biases, omegas).backward([y_bar], need_x, False, need_params)
+
+
+def _value(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], omegas: Sequence[float]) -> _Call:
     net = _net(weights, biases, omegas)
-    N = x.shape[0]
-    x, y_bar = net.rows("x", x, N, net.in_features), net.rows("y_bar", y_bar, N, net.out_features)
-    wanted = _Wanted(net, x if need_x else None, (), need_params)
-    jet = _C.JetArgs(N, 0, 0, x.data_ptr(), 0, 0, False, False)
-    net.call("jet_bwd", jet, y_bar.data_ptr(), 0, 0, _NO_LOSS, wanted.args)
-    return wanted.grads()
-
-
-class _JetInputs(NamedTuple):
-    N: int
-    K: int
-    R: int
-    x: Tensor
-    V: Tensor
-    M: Tensor
-    args: Any
-
-
-def _jet_inputs(net: _Net, x: Tensor, directions: Tensor, forms: Tensor) -> _JetInputs:
-    N, D, K, R = x.shape[0], net.in_features, directions.shape[-2], forms.shape[-3]
-    x = net.rows("x", x, N, D)
-    V, M = net.seeds("directions", directions, N, K, D), net.seeds("forms", forms, N, R, K, K)
-    args = _C.JetArgs(N, K, R, x.data_ptr(), V.data_ptr(), M.data_ptr(), V.ndim == 3, M.ndim == 4)
-    return _JetInputs(N, K, R, x, V, M, args)
+    return _jet(net, x, net.new(0, net.in_features), net.new(0, 0, 0))
 
 
 def jet_fwd(
@@ -179,10 +217,7 @@ def jet_fwd(
     omegas: Sequence[float],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return y [N, O], T [N, K, O] and S [N, R, O]."""
-    net = _net(weights, biases, omegas)
-    jet, O = _jet_inputs(net, x, directions, forms), net.out_features
-    y, T, S = net.new(jet.N, O), net.new(jet.N, jet.K, O), net.new(jet.N, jet.R, O)
-    net.call("jet_fwd", jet.args, y.data_ptr(), T.data_ptr(), S.data_ptr())
+    y, T, S = _jet(_net(weights, biases, omegas), x, directions, forms).forward()
     return y, T, S
 
 
@@ -202,33 +237,8 @@ def jet_bwd(
     need_params: bool,
 ) -> Grads:
     """Vector-Jacobian product of jet_fwd; seeds are V_bar and M_bar."""
-    net = _net(weights, biases, omegas)
-    jet, O = _jet_inputs(net, x, directions, forms), net.out_features
-    y_bar, T_bar = net.rows("y_bar", y_bar, jet.N, O), net.rows("T_bar", T_bar, jet.N, jet.K, O)
-    S_bar = net.rows("S_bar", S_bar, jet.N, jet.R, O)
-    seeds = (net.new(jet.N, jet.K, net.in_features), net.new(jet.N, jet.R, jet.K, jet.K)) if need_seeds else ()
-    wanted = _Wanted(net, jet.x if need_x else None, seeds, need_params)
-    addresses = y_bar.data_ptr(), T_bar.data_ptr(), S_bar.data_ptr()
-    net.call("jet_bwd", jet.args, *addresses, _NO_LOSS, wanted.args)
-    return wanted.grads((directions, forms) if need_seeds else ())
-
-
-class _SandwichInputs(NamedTuple):
-    N: int
-    K: int
-    C: int
-    x: Tensor
-    V: Tensor
-    E: Tensor
-    args: Any
-
-
-def _sandwich_inputs(net: _Net, x: Tensor, directions: Tensor, combinations: Tensor) -> _SandwichInputs:
-    N, D, K, C = x.shape[0], net.in_features, directions.shape[-2], combinations.shape[-2]
-    x = net.rows("x", x, N, D)
-    V, E = net.seeds("directions", directions, N, K, D), net.seeds("combinations", combinations, N, C, net.out_features)
-    args = _C.SandwichArgs(N, K, C, x.data_ptr(), V.data_ptr(), E.data_ptr(), V.ndim == 3, E.ndim == 3)
-    return _SandwichInputs(N, K, C, x, V, E, args)
+    call = _jet(_net(weights, biases, omegas), x, directions, forms)
+    return call.backward([y_bar, T_bar, S_bar], need_x, need_seeds, need_params)
 
 
 def sandwich_fwd(
@@ -240,10 +250,7 @@ def sandwich_fwd(
     omegas: Sequence[float],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return y [N, O], J [N, C, D] and H [N, C, K, K]."""
-    net = _net(weights, biases, omegas)
-    s = _sandwich_inputs(net, x, directions, combinations)
-    y, J, H = net.new(s.N, net.out_features), net.new(s.N, s.C, net.in_features), net.new(s.N, s.C, s.K, s.K)
-    net.call("sandwich_fwd", s.args, y.data_ptr(), J.data_ptr(), H.data_ptr() if s.K else 0)
+    y, J, H = _sandwich(_net(weights, biases, omegas), x, directions, combinations).forward()
     return y, J, H
 
 
@@ -263,22 +270,15 @@ def sandwich_bwd(
     need_params: bool,
 ) -> Grads:
     """Vector-Jacobian product of sandwich_fwd; seeds are V_bar and E_bar."""
-    net = _net(weights, biases, omegas)
-    s = _sandwich_inputs(net, x, directions, combinations)
-    y_bar, J_bar = net.rows("y_bar", y_bar, s.N, net.out_features), net.rows("J_bar", J_bar, s.N, s.C, net.in_features)
-    H_bar = net.rows("H_bar", H_bar, s.N, s.C, s.K, s.K)
-    seeds = (net.new(s.N, s.K, net.in_features), net.new(s.N, s.C, net.out_features)) if need_seeds else ()
-    wanted = _Wanted(net, s.x if need_x else None, seeds, need_params)
-    addresses = y_bar.data_ptr(), J_bar.data_ptr(), H_bar.data_ptr() if s.K else 0
-    net.call("sandwich_bwd", s.args, *addresses, _NO_LOSS, wanted.args)
-    return wanted.grads((directions, combinations) if need_seeds else ())
+    call = _sandwich(_net(weights, biases, omegas), x, directions, combinations)
+    return call.backward([y_bar, J_bar, H_bar], need_x, need_seeds, need_params)
 
 
 def adjoint_fwd(
     x: Tensor, combinations: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], omegas: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
     """Return y [N, O] and J [N, C, D]: a sandwich without directions."""
-    y, J, _ = sandwich_fwd(x, x.new_empty(0, x.shape[1]), combinations, weights, biases, omegas)
+    y, J, _ = _adjoint(x, combinations, weights, biases, omegas).forward()
     return y, J
 
 
@@ -296,10 +296,16 @@ def adjoint_bwd(
     need_params: bool,
 ) -> Grads:
     """Vector-Jacobian product of adjoint_fwd; the one seed is E_bar."""
-    none, H_bar = x.new_empty(0, x.shape[1]), x.new_empty(x.shape[0], combinations.shape[-2], 0, 0)
-    needs = {"need_x": need_x, "need_seeds": need_seeds, "need_params": need_params}
-    grads = sandwich_bwd(y_bar, J_bar, H_bar, x, none, combinations, weights, biases, omegas, **needs)
+    call = _adjoint(x, combinations, weights, biases, omegas)
+    grads = call.backward([y_bar, J_bar], need_x, need_seeds, need_params)
     return grads._replace(seeds=grads.seeds[1:])
+
+
+def _adjoint(
+    x: Tensor, combinations: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], omegas: Sequence[float]
+) -> _Call:
+    net = _net(weights, biases, omegas)
+    return _sandwich(net, x, net.new(0, net.in_features), combinations)
 
 
 def loss_fwd(
@@ -324,23 +330,21 @@ def loss_fwd(
     weight = None if weight is None else net.rows("weight", weight, N)
     scale = 1 / max(N * O, 1) if reduction == "mean" else 1.0
     loss = _C.LossArgs(_LOSSES[kind], _address(target), _address(weight), scale)
-    wanted = _Wanted(net, None, (), need_params)
-    name, inputs = _loss_pass(net, kind, x)
-    total = net.call(name, inputs.args, 0, 0, 0, loss, wanted.args)
+    total, grads = _loss_call(net, kind, x).loss(loss, need_params)
     if N == 0 and reduction == "mean":
         total = math.nan
-    return torch.tensor(total, dtype=net.dtype, device="cpu"), wanted.grads()
+    return torch.tensor(total, dtype=net.dtype, device="cpu"), grads
 
 
-def _loss_pass(net: _Net, kind: str, x: Tensor) -> tuple[str, _JetInputs | _SandwichInputs]:
+def _loss_call(net: _Net, kind: str, x: Tensor) -> _Call:
     """The cheapest pass that makes what the loss is of: reverse mode when there are fewer outputs than inputs."""
     D, O = net.in_features, net.out_features
     identity = torch.eye(D, dtype=net.dtype, device="cpu")
     if kind in ("gradient", "eikonal") and O < D:
-        return "sandwich_bwd", _sandwich_inputs(net, x, identity[:0], torch.eye(O, dtype=net.dtype, device="cpu"))
+        return _sandwich(net, x, identity[:0], torch.eye(O, dtype=net.dtype, device="cpu"))
     directions = identity[:0] if kind == "value" else identity
     forms = identity[None] if kind == "laplacian" else identity.new_empty(0, len(directions), len(directions))
-    return "jet_bwd", _jet_inputs(net, x, directions, forms)
+    return _jet(net, x, directions, forms)
 
 
 def grid_fwd(
