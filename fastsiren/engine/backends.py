@@ -15,6 +15,7 @@ Environment variables, all of them, read once when this module is imported:
     |-------------------|----------------------------------------|-----------------------------------------------------|
     | FASTSIREN_BACKEND | auto (default), reference, cpp, triton | backend of calls outside of any `use_backend` block |
     | FASTSIREN_ISA     | a name of fastsiren._C.isa_available() | instruction set of the C++ engine; best by default  |
+    | TRITON_INTERPRET  | 1                                      | Triton's own: kernels are interpreted, on the CPU   |
 """
 
 import os
@@ -23,12 +24,13 @@ from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
-from types import ModuleType, TracebackType
+from types import ModuleType, SimpleNamespace, TracebackType
 from typing import NamedTuple
 
 import torch
 
-ENVIRONMENT = {name: os.environ.get(name) for name in ("FASTSIREN_BACKEND", "FASTSIREN_ISA")}
+ENVIRONMENT = {name: os.environ.get(name) for name in ("FASTSIREN_BACKEND", "FASTSIREN_ISA", "TRITON_INTERPRET")}
+INTERPRETED = ENVIRONMENT["TRITON_INTERPRET"] == "1"
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
@@ -82,11 +84,9 @@ def _cpp_missing() -> str | None:
 
 def _triton_missing() -> str | None:
     reasons = []
-    if find_spec("fastsiren.engine.triton") is None:
-        reasons.append("fastsiren.kernels has no passes yet, use 'auto', 'cpp' or 'reference'")
     if find_spec("triton") is None:
         reasons.append("triton is not installed, get it with: pip install 'fastsiren[triton]'")
-    if not torch.cuda.is_available():
+    if not torch.cuda.is_available() and not INTERPRETED:
         reasons.append("PyTorch sees no CUDA device, install a CUDA build of torch on a machine with an NVIDIA GPU")
     return "; ".join(reasons) or None
 
@@ -94,7 +94,13 @@ def _triton_missing() -> str | None:
 BACKENDS = {
     "reference": Backend("fastsiren.engine.reference", (), FLOATS, ("fp32",), lambda: None),
     "cpp": Backend("fastsiren.engine.cpp", ("cpu",), (torch.float32, torch.float64), ("fp32",), _cpp_missing),
-    "triton": Backend("fastsiren.engine.triton", ("cuda",), (torch.float32,), PRECISIONS, _triton_missing),
+    "triton": Backend(
+        "fastsiren.engine.triton",
+        ("cpu" if INTERPRETED else "cuda",),
+        (torch.float32, torch.float64),
+        PRECISIONS,
+        _triton_missing,
+    ),
 }
 CHOICES = ("auto", *BACKENDS)
 
@@ -169,7 +175,7 @@ class precision(_Setting):
 
 
 def resolve(name: str | None, device: torch.device, dtype: torch.dtype, precision: str | None = None) -> str:
-    """Name of the backend that serves a call.
+    """Name of the backend that serves a call, followed by ":" and the precision where that is not "fp32".
 
     Args:
         name: a choice; None takes that of `use_backend`, else that of FASTSIREN_BACKEND, else "auto".
@@ -186,8 +192,8 @@ def resolve(name: str | None, device: torch.device, dtype: torch.dtype, precisio
     return _serve(choice, device.type, dtype, wanted)
 
 
-def module(name: str) -> ModuleType:
-    """The module with the passes of a backend, imported when first asked for.
+def module(name: str) -> ModuleType | SimpleNamespace:
+    """What holds the passes of a backend, as `resolve` named it; imported when first asked for.
 
     Raises:
         ValueError: the name is not known.
@@ -219,16 +225,18 @@ def status() -> Status:
     return Status(choice, getattr(_STATE, "precision", None) or "fp32", tuple(states), isa, dict(ENVIRONMENT))
 
 
-_LOADED: dict[str, ModuleType] = {}
+_LOADED: dict[str, ModuleType | SimpleNamespace] = {}
 
 
-def _load(name: str) -> ModuleType:
-    reason = missing(name)
+def _load(name: str) -> ModuleType | SimpleNamespace:
+    backend, _, wanted = name.partition(":")
+    reason = missing(backend)
     if reason is not None:
-        raise RuntimeError(f"backend {name!r} cannot run here: {reason}")
-    if name == "cpp":
+        raise RuntimeError(f"backend {backend!r} cannot run here: {reason}")
+    if backend == "cpp":
         _select_isa()
-    _LOADED[name] = import_module(BACKENDS[name].module)
+    passes = import_module(BACKENDS[backend].module)
+    _LOADED[name] = passes.with_precision(wanted) if wanted else passes
     return _LOADED[name]
 
 
@@ -266,7 +274,7 @@ def _find(choice: str | None, device: str, dtype: torch.dtype, wanted: str) -> s
             f"precision: got {wanted!r}, but backend {name!r}, which serves {device} tensors here, computes in "
             f"{' or '.join(map(repr, offered))} only; leave the precision out or give one of these"
         )
-    return name
+    return name if wanted == "fp32" else f"{name}:{wanted}"
 
 
 def _automatic(device: str, dtype: torch.dtype) -> str:

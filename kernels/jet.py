@@ -1,0 +1,226 @@
+"""Engine T, a layer at a time: a jet forward and backward. A value is a jet without directions.
+
+Numbers in parentheses are equations of README.md. Channels are theta or h, then K of p or t, then R of q or s.
+"""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .configs import launch, layer_tile
+from .network import Network
+from .sine import sincos
+from .tiles import load_tile, rows_of, store_tile, thin_product, wide_product
+from .weight_grad import WeightGrads
+
+
+@triton.jit
+def form(M, m_row, m_channel, live):
+    """One coefficient of a form for every row [BM, 1]; m_row [BM] are offsets, all zero where forms are shared."""
+    return tl.load(M + m_row + m_channel, mask=live, other=0.0)[:, None]
+
+
+@triton.jit
+def apply_form(M, m_row, live, p, r: tl.constexpr, k: tl.constexpr, K: tl.constexpr):
+    """sum_j M^r_kj p^j, [BM, BN]."""
+    total = form(M, m_row, (r * K + k) * K, live) * p[0]
+    for j in tl.static_range(1, K):
+        total += form(M, m_row, (r * K + k) * K + j, live) * p[j]
+    return total
+
+
+@triton.jit
+def curvature(M, m_row, live, p, r: tl.constexpr, K: tl.constexpr):
+    """(2): u^r = sum_kj M^r_kj p^k p^j, [BM, BN]."""
+    total = apply_form(M, m_row, live, p, r, 0, K) * p[0]
+    for k in tl.static_range(1, K):
+        total += apply_form(M, m_row, live, p, r, k, K) * p[k]
+    return total
+
+
+@triton.jit
+def jet_layer(
+    X, W, scales, bias, M, Y, Z, rows, N, H, m_stride,
+    K: tl.constexpr, R: tl.constexpr, THIN: tl.constexpr, INNER: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr,
+    KEEP: tl.constexpr, FAST: tl.constexpr, MODE: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """(1) to (3): channels [1 + K + R, rows, INNER] through one sine layer.
+
+    THIN: the first layer, X [1 + K, rows, INNER] and W [networks, H, INNER]; else W is packed. Y gets h, t, s and, with
+    KEEP, Z gets theta, p, q, both [1 + K + R, rows, WIDTH]. M holds forms [R, K, K] at every multiple of m_stride.
+    """
+    net, row, live = rows_of(tl.program_id(0), N, BM)
+    n = tl.program_id(1) * BN + tl.arange(0, BN)
+    C: tl.constexpr = 1 + K + R
+    if THIN:
+        z = thin_product(X, rows, row, live, W + net * H * INNER, n, INNER, 1, C, 1 + K, INNER, H, BM, BN)
+        b = tl.load(bias + net * H + n, mask=n < H, other=0.0)
+    else:
+        z = wide_product(
+            X, rows, row, live, W + net * PARTS * WIDTH * INNER, scales + net * WIDTH, n, C, INNER, WIDTH, False, MODE,
+            BM, BN, BK, STAGES,
+        )  # fmt: skip
+        b = tl.load(bias + net * WIDTH + n)
+    theta = z[0] + b[None, :]
+    sine, cosine = sincos(theta, FAST)
+    store_tile(Y, row, live, n, WIDTH, sine)
+    if KEEP:
+        store_tile(Z, row, live, n, WIDTH, theta)
+    p = ()
+    for k in tl.static_range(K):
+        p = p + (z[1 + k],)
+        store_tile(Y + (1 + k) * rows * WIDTH, row, live, n, WIDTH, cosine * z[1 + k])
+        if KEEP:
+            store_tile(Z + (1 + k) * rows * WIDTH, row, live, n, WIDTH, z[1 + k])
+    for r in tl.static_range(R):
+        q = z[1 + K + r]
+        s = cosine * q
+        if K > 0:
+            s -= sine * curvature(M, row * m_stride, live, p, r, K)
+        store_tile(Y + (1 + K + r) * rows * WIDTH, row, live, n, WIDTH, s)
+        if KEEP:
+            store_tile(Z + (1 + K + r) * rows * WIDTH, row, live, n, WIDTH, q)
+
+
+@triton.jit
+def jet_layer_bwd(
+    B, W, scales, Z, M, Z_bar, M_bar, rows, N, H, m_stride,
+    K: tl.constexpr, R: tl.constexpr, THIN: tl.constexpr, INNER: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr,
+    NEED_M: tl.constexpr, FAST: tl.constexpr, MODE: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """(11) or (5), then (6) to (9): cotangents [1 + K + R, rows, INNER] of the layer above to those of this one's phases.
+
+    THIN: B are cotangents of the outputs and W [networks, INNER, H]; else W is the packed matrix of the layer above. Z is
+    what jet_layer kept. M_bar [units / BN, R, K, K, rows] is added to.
+    """
+    net, row, live = rows_of(tl.program_id(0), N, BM)
+    n = tl.program_id(1) * BN + tl.arange(0, BN)
+    C: tl.constexpr = 1 + K + R
+    if THIN:
+        bar = thin_product(B, rows, row, live, W + net * H * INNER, n, 1, H, C, C, INNER, H, BM, BN)
+    else:
+        bar = wide_product(
+            B, rows, row, live, W + net * PARTS * WIDTH * INNER, scales + net * INNER, n, C, INNER, WIDTH, True, MODE,
+            BM, BN, BK, STAGES,
+        )  # fmt: skip
+    sine, cosine = sincos(load_tile(Z, row, live, n, WIDTH), FAST)
+    p = ()
+    for k in tl.static_range(K):
+        p = p + (load_tile(Z + (1 + k) * rows * WIDTH, row, live, n, WIDTH),)
+    theta_bar = cosine * bar[0]
+    for k in tl.static_range(K):
+        theta_bar -= sine * bar[1 + k] * p[k]
+    for r in tl.static_range(R):
+        s_bar = bar[1 + K + r]
+        theta_bar -= s_bar * sine * load_tile(Z + (1 + K + r) * rows * WIDTH, row, live, n, WIDTH)
+        if K > 0:
+            theta_bar -= s_bar * cosine * curvature(M, row * m_stride, live, p, r, K)
+        store_tile(Z_bar + (1 + K + r) * rows * WIDTH, row, live, n, WIDTH, cosine * s_bar)
+    store_tile(Z_bar, row, live, n, WIDTH, theta_bar)
+    for k in tl.static_range(K):
+        p_bar = cosine * bar[1 + k]
+        for r in tl.static_range(R):
+            p_bar -= 2 * sine * bar[1 + K + r] * apply_form(M, row * m_stride, live, p, r, k, K)
+        store_tile(Z_bar + (1 + k) * rows * WIDTH, row, live, n, WIDTH, p_bar)
+    if NEED_M:
+        for r in tl.static_range(R):
+            for k in tl.static_range(K):
+                for j in tl.static_range(K):
+                    at = M_bar + (((tl.program_id(1) * R + r) * K + k) * K + j) * rows + row
+                    found = tl.sum(bar[1 + K + r] * sine * p[k] * p[j], axis=1)
+                    tl.store(at, tl.load(at, mask=live, other=0.0) - found, mask=live)
+
+
+class Trace(NamedTuple):
+    """What a forward pass keeps for its backward: of every sine layer, its input channels and theta, p, q."""
+
+    inputs: list[Tensor]  # [1 + K (+ R but in the first), rows, width below]
+    phases: list[Tensor]  # [1 + K + R, rows, width]
+
+
+def jet_sweep(net: Network, S: Tensor, M: Tensor, N: int, *, keep: bool) -> tuple[Tensor, Trace]:
+    """Channels [1 + K + R, rows, width] after the last sine layer, and the trace, empty unless asked for.
+
+    Args:
+        net: G networks.
+        S: [1 + K, rows, D], points and directions; G * N rows.
+        M: forms [R, K, K], or [rows, R, K, K].
+        N: rows of each network.
+        keep: whether a backward pass follows.
+    """
+    trace, X = Trace([], []), S
+    for l in range(len(net.units)):
+        Z, Y = _sine_layer(net, l, X, M, N, keep)
+        if keep:
+            trace.inputs.append(X)
+            trace.phases.append(Z)
+        X = Y
+    return X, trace
+
+
+def _sine_layer(net: Network, l: int, X: Tensor, M: Tensor, N: int, keep: bool) -> tuple[Tensor, Tensor]:
+    K, R, rows, width = M.shape[-1], M.shape[-3], X.shape[1], net.width(l)
+    Y = X.new_empty(1 + K + R, rows, width)
+    Z = torch.empty_like(Y) if keep else Y
+    layer = net.hidden[l - 1] if l else None
+    weights = (layer.matrix, layer.scales, layer.bias) if layer else (net.first, net.first_bias, net.first_bias)
+    tile = layer_tile(1 + K + R, width, X.shape[2] if l else 16, net.mode)
+    sizes = {"K": K, "R": R, "THIN": l == 0, "INNER": X.shape[2], "WIDTH": width, "PARTS": weights[0].shape[1]}
+    modes = {"KEEP": keep, "FAST": net.fast, "MODE": net.mode, "STAGES": 1}
+    grid = (rows // N * triton.cdiv(N, tile["BM"]), width // tile["BN"])
+    arguments = X, *weights, M, Y, Z, rows, N, net.units[l], M.stride(0) if M.ndim == 4 else 0
+    launch(jet_layer, grid, *arguments, **sizes, **modes, **tile)
+    return Z, Y
+
+
+def jet_reverse(
+    net: Network, trace: Trace, last: Tensor, bars: Tensor, M: Tensor, N: int, sums: WeightGrads | None, need_M: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Cotangents of the first layer's phases [1 + K + R, rows, width], and M_bar [R, K, K, rows] where asked for.
+
+    Args:
+        net: G networks.
+        trace: what jet_sweep kept.
+        last: the channels that jet_sweep returned.
+        bars: [1 + K + R, rows, O], cotangents of the outputs of every channel.
+        M: as for jet_sweep.
+        N: rows of each network.
+        sums: gradients of the parameters are added to it; None where they are not asked for.
+        need_M: whether M_bar is asked for.
+    """
+    K, R, rows = M.shape[-1], M.shape[-3], bars.shape[1]
+    if sums is not None:
+        sums.add_output(len(net.units), last, bars, N)
+    # At least as many as a layer has blocks of units.
+    blocks = max(net.width(l) for l in range(len(net.units))) // 16
+    M_bar = bars.new_zeros(blocks, R, K, K, rows) if need_M else None
+    Z_bar = bars
+    for l in reversed(range(len(net.units))):
+        Z_bar = _sine_layer_bwd(net, l, Z_bar, trace.phases[l], M, M_bar, N)
+        if sums is not None:
+            sums.add_bias(l, Z_bar[0], N)
+            if l:
+                sums.add_wide(l, Z_bar, trace.inputs[l], N, net.mode)
+            else:
+                sums.add_thin(0, Z_bar[: 1 + K], trace.inputs[0], N)
+    return Z_bar, None if M_bar is None else M_bar.sum(0)
+
+
+def _sine_layer_bwd(net: Network, l: int, B: Tensor, Z: Tensor, M: Tensor, M_bar: Tensor | None, N: int) -> Tensor:
+    C, rows, width = Z.shape
+    K, R, top = M.shape[-1], M.shape[-3], l + 1 == len(net.units)
+    W, scales = (net.last, net.last) if top else (net.hidden[l].matrix, net.hidden[l].scales)
+    Z_bar = torch.empty_like(Z)
+    tile = layer_tile(C, width, 16 if top else B.shape[2], net.mode)
+    sizes = {"K": K, "R": R, "THIN": top, "INNER": B.shape[2], "WIDTH": width, "PARTS": W.shape[1]}
+    modes = {"NEED_M": M_bar is not None, "FAST": net.fast, "MODE": net.mode, "STAGES": 1}
+    grid = (rows // N * triton.cdiv(N, tile["BM"]), width // tile["BN"])
+    sums = Z if M_bar is None else M_bar
+    arguments = B, W, scales, Z, M, Z_bar, sums, rows, N, net.units[l], M.stride(0) if M.ndim == 4 else 0
+    launch(jet_layer_bwd, grid, *arguments, **sizes, **modes, **tile)
+    return Z_bar

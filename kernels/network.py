@@ -1,0 +1,70 @@
+"""A network as the kernels take it: omega folded in, hidden matrices packed."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .configs import padded
+from .pack import Packed, pack
+
+
+class Network(NamedTuple):
+    """G networks of one shape."""
+
+    first: Tensor
+    """A_0 [G, H_0, D]"""
+    first_bias: Tensor
+    """beta_0 [G, H_0]"""
+    hidden: list[Packed]
+    """Layers 1..L."""
+    last: Tensor
+    """W_o [G, O, H_L]"""
+    last_bias: Tensor
+    """b_o [G, O]"""
+    units: list[int]
+    """H_0..H_L, not padded."""
+    mode: str
+    """Of the products: fp32, fp16, bf16 or fp64."""
+
+    @property
+    def networks(self) -> int:
+        """G"""
+        return self.first.shape[0]
+
+    @property
+    def fast(self) -> bool:
+        """Whether the hardware's sine is as good as the products."""
+        return self.mode in ("fp16", "bf16")
+
+    @property
+    def inputs(self) -> int:
+        """D"""
+        return self.first.shape[2]
+
+    @property
+    def outputs(self) -> int:
+        """O"""
+        return self.last.shape[1]
+
+    def width(self, l: int) -> int:
+        """Padded units of sine layer l."""
+        return padded(self.units[l])
+
+
+def prepare(weights: Sequence[Tensor], biases: Sequence[Tensor], omegas: Sequence[float], mode: str) -> Network:
+    """Fold and pack the parameters of G networks.
+
+    Args:
+        weights: [G, H, K] per layer, the linear output layer last.
+        biases: [G, H] per layer.
+        omegas: one per sine layer.
+        mode: fp32, fp16, bf16 or fp64.
+    """
+    folded = torch._foreach_mul([w.detach() for w in (*weights[:-1], *biases[:-1])], [*omegas, *omegas])
+    A, beta = folded[: len(omegas)], folded[len(omegas) :]
+    hidden = [pack(matrix, bias, mode) for matrix, bias in zip(A[1:], beta[1:], strict=True)]
+    last, last_bias = weights[-1].detach().contiguous(), biases[-1].detach().contiguous()
+    units = [w.shape[1] for w in weights[:-1]]
+    return Network(A[0].contiguous(), beta[0].contiguous(), hidden, last, last_bias, units, mode)

@@ -1,0 +1,76 @@
+"""One sine and cosine for all kernels.
+
+fp32: reduction by multiples of pi / 2 in three constants (Cody and Waite) with fused multiply-adds, then the polynomials
+of Cephes on [-pi/4, pi/4]. At most 2 ulp or 1e-7 from the exact sine of the fp32 argument for |z| up to 5e6; NaN for
+infinite z and beyond 2^22 quarter turns. No special function unit, no table, no slow path.
+
+fast: the same reduction to [-pi, pi], then the hardware's sin.approx and cos.approx: 5e-7 absolute. For fp16 and bf16
+operands, whose own rounding is far coarser.
+"""
+
+import os
+
+import triton
+import triton.language as tl
+from triton.language.extra import libdevice
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+# Adding and subtracting it rounds |t| < 2^22 to the nearest integer, on the ordinary pipe.
+_ROUND = tl.constexpr(12582912.0)
+_QUARTERS = tl.constexpr(4194304.0)
+
+
+@triton.jit
+def _reduced(z, per_period, first, second, third):
+    """Nearest multiple of a period: its number, and what is left of z."""
+    t = z * per_period
+    k = (t + _ROUND) - _ROUND
+    r = tl.fma(k, -first, z)
+    r = tl.fma(k, -second, r)
+    r = tl.fma(k, -third, r)
+    # Beyond, k is no longer the nearest integer and the polynomials would give anything: say so.
+    return k, tl.where(tl.abs(t) < _QUARTERS, r, float("nan"))
+
+
+@triton.jit
+def _sincos_fp32(z):
+    k, r = _reduced(z, 0.636619746685028, 1.5707963705062866, -4.371138828673793e-08, -1.7151245100059e-15)
+    q = k.to(tl.int32)
+    r2 = r * r
+    s = tl.fma(tl.fma(tl.fma(-1.9515295891e-4, r2, 8.3321608736e-3), r2, -1.6666654611e-1), r2 * r, r)
+    c = tl.fma(tl.fma(2.443315711809948e-5, r2, -1.388731625493765e-3), r2, 4.166664568298827e-2)
+    c = tl.fma(c, r2 * r2, tl.fma(-0.5, r2, 1.0))
+    odd = (q & 1) != 0
+    sine = tl.where(odd, c, s)
+    cosine = tl.where(odd, s, c)
+    return tl.where((q & 2) != 0, -sine, sine), tl.where(((q + 1) & 2) != 0, -cosine, cosine)
+
+
+if INTERPRETED:
+    # The interpreter has no device library; its sine is exact to the last bit or so.
+    @triton.jit
+    def _sincos_hardware(r):
+        return tl.sin(r), tl.cos(r)
+else:
+
+    @triton.jit
+    def _sincos_hardware(r):
+        return libdevice.fast_sinf(r), libdevice.fast_cosf(r)
+
+
+@triton.jit
+def _sincos_fast(z):
+    _, r = _reduced(z, 0.15915494309189535, 6.2831854820251465, -1.7484555314695172e-07, -6.8604980400236e-15)
+    return _sincos_hardware(r)
+
+
+@triton.jit
+def sincos(z, FAST: tl.constexpr):
+    """Sine and cosine of z in its own dtype, fp32 or fp64; FAST is for fp32 only."""
+    if z.dtype == tl.float64:
+        return tl.sin(z), tl.cos(z)
+    elif FAST:
+        return _sincos_fast(z)
+    else:
+        return _sincos_fp32(z)
