@@ -18,7 +18,7 @@ from types import FrameType, ModuleType
 from typing import NoReturn, TypeAlias
 
 from . import __version__
-from .faults import Fault, InputError, OutputError, UsageError, from_os_error
+from .faults import Fault, OutputError, UsageError, from_os_error
 from .stopping import handled_by
 
 __all__ = ["main"]
@@ -26,6 +26,7 @@ __all__ = ["main"]
 # More than any machine has; far beyond it, the threads of the libraries below crash instead of refusing.
 _MOST_THREADS = 1024
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
+_NEEDS_LESS = "out of memory; use a smaller --hidden or --batch to fit, a smaller --tile or --size to render"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,13 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    _open_streams()
     _terminate_cleanly()
     try:
-        code = _dispatch(arguments)
-        # None where the shell closed it.
-        if sys.stdout is not None:
-            sys.stdout.flush()
-        return code
+        return _run(arguments)
     except Fault as fault:
         return _fail(str(fault), fault.exit_code)
     except BrokenPipeError:
@@ -59,17 +57,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except MemoryError:
-        return _fail("out of memory; use a smaller --batch, --tile or --size", 1)
+        return _fail(_NEEDS_LESS, 1)
     except RuntimeError as error:
         text = " ".join(str(error).split())
-        if any(words in text for words in _OUT_OF_MEMORY):
-            return _fail("out of memory; use a smaller --batch, --tile or --size", 1)
-        return _fail(text, 1)
+        return _fail(_NEEDS_LESS if any(words in text for words in _OUT_OF_MEMORY) else text, 1)
 
 
 def _fail(message: str, code: int) -> int:
     print(f"fastsiren: error: {' '.join(message.split())}", file=sys.stderr)
     return code
+
+
+def _open_streams() -> None:
+    """Stand in for standard streams that the shell closed: the next file opened would take their place.
+
+    Standard output then fails when it is written, as that of other programs does; messages go nowhere.
+    """
+    for name, mode, flags in (("stdin", "r", os.O_RDONLY), ("stdout", "w", os.O_RDONLY), ("stderr", "w", os.O_WRONLY)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.open(os.devnull, flags), mode))  # noqa: SIM115
 
 
 def _terminate_cleanly() -> None:
@@ -79,6 +85,14 @@ def _terminate_cleanly() -> None:
         raise SystemExit(128 + number)
 
     signal.signal(signal.SIGTERM, leave)
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        return _dispatch(arguments)
+    finally:
+        # What cannot be written shows here, not when the interpreter ends.
+        sys.stdout.flush()
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -247,7 +261,8 @@ def _fit(image: ModuleType, options: argparse.Namespace) -> int:
     names = ("steps", "hidden", "layers", "lr", "omega", "batch", "seed")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     image.Settings(**given)
-    _check_files(options)
+    if options.out == "-":
+        raise UsageError("a fit goes to a file, not to standard output; name one with -o")
     if options.resume and options.overwrite:
         raise UsageError("--resume and --overwrite exclude each other: go on with the file, or replace it")
     result = image.fit(
@@ -266,24 +281,6 @@ def _fit(image: ModuleType, options: argparse.Namespace) -> int:
         state = f"stopped at step {result.steps}, go on with --resume" if result.exit_code else f"{result.steps} steps"
         print(f"{options.out}: PSNR {result.psnr:.2f} dB, {state}, {result.seconds:.1f} s")
     return int(result.exit_code)
-
-
-def _check_files(options: argparse.Namespace) -> None:
-    """Refuse a fit that would write over what it reads, or read without end."""
-    if options.out == "-":
-        raise UsageError("a fit goes to a file, not to standard output; name one with -o")
-    if os.path.exists(options.image) and not (os.path.isfile(options.image) or os.path.isdir(options.image)):
-        raise InputError(f"cannot read {options.image}: it is no ordinary file; save the picture to one first")
-    for name in ("out", "log"):
-        path = getattr(options, name)
-        if path and os.path.exists(path) and os.path.exists(options.image) and os.path.samefile(path, options.image):
-            raise UsageError(
-                f"{path} is the picture itself; choose another file with {'-o' if name == 'out' else '--log'}"
-            )
-    if options.log and os.path.isfile(options.log):
-        with open(options.log, "rb") as log:
-            if log.read(1) not in (b"", b"{"):
-                raise UsageError(f"{options.log} is no log of a fit; choose another file with --log")
 
 
 def _render(command: ModuleType, options: argparse.Namespace) -> int:

@@ -13,7 +13,16 @@ from __future__ import annotations
 
 import errno
 
-__all__ = ["Fault", "InputError", "NoSpaceError", "NonFiniteError", "OutputError", "UsageError", "from_os_error"]
+__all__ = [
+    "Fault",
+    "InputError",
+    "NoSpaceError",
+    "NonFiniteError",
+    "OutputError",
+    "UsageError",
+    "from_os_error",
+    "is_no_space",
+]
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -52,16 +61,22 @@ class NoSpaceError(OutputError):
     exit_code = 5
 
 
-def from_os_error(error: OSError, path: str, doing: str) -> OutputError:
+def from_os_error(error: OSError, path: str, doing: str, *, option: str = "-o") -> OutputError:
     """Translate an `OSError` met while writing `path` into the fault the user sees.
 
     Args:
         error: What the operating system said.
         path: The file being written.
         doing: A verb for the message, such as "write".
+        option: The option that names `path`.
     """
-    if error.errno in _NO_SPACE:
+    if is_no_space(error):
         why = "larger than the file size limit" if error.errno == errno.EFBIG else "no space left"
-        return NoSpaceError(f"cannot {doing} {path}: {why}; free some space or choose another place with -o")
+        return NoSpaceError(f"cannot {doing} {path}: {why}; free some space or choose another place with {option}")
     reason = (error.strerror or str(error)).lower()
-    return OutputError(f"cannot {doing} {path}: {reason}; choose another place with -o")
+    return OutputError(f"cannot {doing} {path}: {reason}; choose another place with {option}")
+
+
+def is_no_space(error: OSError) -> bool:
+    """Whether the operating system said that a file does not fit."""
+    return error.errno in _NO_SPACE

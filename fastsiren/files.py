@@ -1,7 +1,7 @@
-"""Output files that appear complete or not at all.
+"""Input files that are what they should be, and output files that appear complete or not at all.
 
-A file is written beside its final place under a temporary name, flushed to disk and renamed. A lock file keeps a second
-writer out. Both helpers vanish when the work ends; after a kill they stay, and the next writer takes them over.
+An output is written beside its final place under a temporary name, flushed to disk and renamed. A lock file keeps a
+second writer out. Both helpers vanish when the work ends; after a kill they stay, and the next writer takes them over.
 """
 
 from __future__ import annotations
@@ -13,14 +13,54 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from .faults import OutputError, from_os_error
+from .faults import InputError, OutputError, UsageError, from_os_error
 
-__all__ = ["atomic_output", "check_output", "output_lock"]
+__all__ = ["atomic_output", "check_apart", "check_output", "open_input", "output_lock"]
 
 
 def _beside(path: Path, suffix: str) -> Path:
     """A hidden name in the same directory, hence on the same file system."""
     return path.with_name(f".{path.name}.{suffix}")
+
+
+def open_input(path: str | os.PathLike[str], kind: str) -> IO[bytes]:
+    """Open an ordinary file for reading; anything else might be waited for or read without end.
+
+    Args:
+        path: The file.
+        kind: What it should be, for messages, such as "a checkpoint".
+
+    Raises:
+        InputError: There is no such file, it is of another kind, or it may not be read.
+    """
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISREG(mode):
+            return open(path, "rb")
+        found = "a directory" if stat.S_ISDIR(mode) else "no ordinary file"
+        reason = f"it is {found}; give {kind}"
+    except FileNotFoundError:
+        reason = "no such file; check the name"
+    except (OSError, ValueError) as error:
+        reason = f"{getattr(error, 'strerror', None) or error}; give {kind}"
+    raise InputError(f"cannot read {path}: {reason}")
+
+
+def check_apart(path: str | os.PathLike[str], source: str | os.PathLike[str], *, kind: str, option: str = "-o") -> None:
+    """Refuse an output that would be written over what is read, under whatever name.
+
+    Args:
+        path: Where the output is to appear.
+        source: The file that is read, or another output.
+        kind: What `source` is, for the message, such as "the picture".
+        option: The option that names `path`.
+
+    Raises:
+        UsageError: Both are one file.
+    """
+    same = os.path.realpath(path) == os.path.realpath(source)
+    if same or (os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source)):
+        raise UsageError(f"{path} is {kind} itself; choose another file with {option}")
 
 
 def check_output(path: str | os.PathLike[str], *, overwrite: bool) -> Path:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .faults import InputError
+from .files import open_input
 from .png import Array, read_16_bit, read_header
 
 __all__ = ["Picture", "psnr", "read"]
@@ -65,17 +66,8 @@ def read(path: str | os.PathLike[str]) -> Picture:
 
 
 def _load(path: str | os.PathLike[str]) -> bytes:
-    try:
-        if os.path.isdir(path):
-            raise InputError(f"cannot read {path}: it is a directory; give an image file")
-        with open(path, "rb") as file:
-            data = file.read()
-    except FileNotFoundError:
-        raise InputError(f"cannot read {path}: no such file; check the name") from None
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"cannot read {str(path)!r}: {getattr(error, 'strerror', None) or error}") from None
+    with open_input(path, "an image file") as file:
+        data = file.read()
     if not data:
         raise InputError(f"cannot read {path}: the file is empty")
     return data

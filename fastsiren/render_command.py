@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import sys
 from typing import Any
 
 from .faults import UsageError
+from .files import check_apart
 from .grids import Grid
 from .problems.image import load
 from .render import format_of, render_file, render_stream
@@ -35,8 +35,7 @@ def run(options: argparse.Namespace) -> int:
     if options.out == "-":
         render_stream(checkpoint.net, grid, sys.stdout.buffer, **settings)
         return 0
-    if os.path.exists(options.out) and os.path.samefile(options.out, options.checkpoint):
-        raise UsageError(f"{options.out} is the checkpoint itself; give another name with -o")
+    check_apart(options.out, options.checkpoint, kind="the checkpoint")
     render_file(checkpoint.net, grid, options.out, overwrite=options.overwrite, **settings)
     if not options.quiet:
         print(f"{options.out}: {grid.shape[1]}x{grid.shape[0]} {options.quantity}")

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .faults import InputError
-from .files import atomic_output
+from .files import atomic_output, open_input
 
 __all__ = ["Array", "TensorFile", "read", "write"]
 
@@ -89,26 +89,14 @@ def read(path: str | os.PathLike[str]) -> TensorFile:
 def _parse(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, Array]]:
     from safetensors import SafetensorError, safe_open
 
+    with open_input(path, "a checkpoint file") as file:
+        size = os.fstat(file.fileno()).st_size
     try:
-        size = _size(path)
         # The library checks every claim of the header against the size of the file before it takes memory.
         with safe_open(os.fspath(path), framework="numpy") as file:
             return dict(file.metadata() or {}), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, TypeError, AttributeError, UnicodeError) as error:
+    except (SafetensorError, KeyError, TypeError, AttributeError, OSError, ValueError) as error:
         why = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
             f"{path} is not a checkpoint, or is truncated or damaged ({size} bytes; {why}); restore it or fit again"
         ) from None
-    except FileNotFoundError:
-        raise InputError(f"cannot read {path}: no such file; check the name") from None
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"cannot read {str(path)!r}: {reason}; give a checkpoint file") from None
-
-
-def _size(path: str | os.PathLike[str]) -> int:
-    """Size of a regular file; a directory or an unreadable file raises the system's own error."""
-    with open(path, "rb") as file:
-        return os.fstat(file.fileno()).st_size

@@ -348,15 +348,17 @@ sys.exit(cli.main(["info"]))
     assert (done.returncode, done.stdout, done.stderr) == (128 + getattr(signal, name), "", said)
 
 
-def test_a_disk_that_fills_up_gives_5_and_leaves_nothing(tmp_path, fitted):
+@pytest.mark.parametrize("name", ["a.png", "a.tiff", "a.npy"])
+def test_a_disk_that_fills_up_gives_5_and_leaves_nothing(name, tmp_path, fitted, capsys):
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
     try:
-        code = call("render", fitted, "-o", tmp_path / "a.png", "--size", "300x300", "--quiet")
+        code = call("render", fitted, "-o", tmp_path / name, "--size", "300x300", "--quiet")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert code == 5
+    assert f"cannot write {tmp_path / name}: larger than" in one_line(capsys.readouterr().err)
     assert os.listdir(tmp_path) == []
 
 
@@ -368,7 +370,7 @@ def test_out_of_memory_is_one_line(photo, tmp_path, monkeypatch, capsys):
 
         monkeypatch.setattr(image, "fit", fail)
         assert call("fit", photo, "-o", tmp_path / "a") == 1
-        assert "out of memory; use a smaller --batch" in one_line(capsys.readouterr().err)
+        assert "out of memory; use a smaller --hidden or --batch to fit" in one_line(capsys.readouterr().err)
 
 
 def test_the_photograph_is_missing(tmp_path, monkeypatch, capsys):

@@ -1,5 +1,6 @@
 """Arguments of the command line that would do harm, and standard output that cannot be written."""
 
+import os
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import numpy
 import pytest
 
 from fastsiren import cli
+from fastsiren.problems import image
 
 
 @pytest.fixture
@@ -42,12 +44,39 @@ def test_numbers_out_of_range(picture, tmp_path, capsys, option, value, said):
     assert not (tmp_path / "a.safetensors").exists()
 
 
-def test_a_fit_never_replaces_what_it_reads(picture, tmp_path, capsys):
-    before = picture.read_bytes()
-    for arguments in (["-o", picture, "--overwrite"], ["-o", tmp_path / "a.safetensors", "--log", picture]):
-        code, line = refused(["fit", picture, *arguments], capsys)
-        assert code == 2 and "is the picture itself" in line
-    assert picture.read_bytes() == before
+@pytest.mark.parametrize("link", ["", "symbolic", "hard"])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["fit", "READ", "-o", "LINK", "--overwrite"], "is the picture itself; choose another file with -o"),
+        (["fit", "READ", "-o", "OUT", "--log", "LINK"], "is the picture itself; choose another file with --log"),
+        (["render", "READ", "-o", "LINK", "--format", "png", "--overwrite"], "is the checkpoint itself"),
+        (["demo", "-o", "DIR", "--image", "READ", "--quick"], "is the picture itself"),
+    ],
+    ids=lambda part: part[0] if isinstance(part, list) else "",
+)
+def test_nothing_is_written_over_what_is_read(picture, tmp_path, capsys, words, said, link):
+    read = tmp_path / "read"
+    if words[0] == "render":
+        image.fit(str(picture), out=read, steps=1, hidden=4, layers=0, progress=False)
+    else:
+        read.write_bytes(picture.read_bytes())
+    written = read if not link else tmp_path / "fit.png"
+    if link:
+        (os.symlink if link == "symbolic" else os.link)(read, written)
+    elif words[0] == "demo":
+        read = read.rename(tmp_path / "fit.png")
+    before = read.read_bytes()
+    places = {"READ": read, "LINK": written, "OUT": tmp_path / "out", "DIR": tmp_path}
+    code, line = refused([places.get(word, word) for word in words], capsys)
+    assert code == 2 and said in line
+    assert read.read_bytes() == before
+
+
+def test_log_and_checkpoint_are_two_files(picture, tmp_path, capsys):
+    code, line = refused(["fit", picture, "-o", tmp_path / "a", "--log", tmp_path / "." / "a"], capsys)
+    assert code == 2 and "is the checkpoint itself; choose another file with --log" in line
+    assert not (tmp_path / "a").exists()
 
 
 def test_a_log_is_not_appended_to_another_file(picture, tmp_path, capsys):
@@ -60,8 +89,23 @@ def test_a_log_is_not_appended_to_another_file(picture, tmp_path, capsys):
 
 def test_a_fit_needs_ordinary_files(picture, tmp_path, capsys):
     assert refused(["fit", picture, "-o", "-"], capsys)[0] == 2
-    code, line = refused(["fit", "/dev/zero", "-o", tmp_path / "a.safetensors"], capsys)
-    assert code == 3 and "no ordinary file" in line
+    os.mkfifo(tmp_path / "pipe")
+    for words in (["fit", "/dev/zero"], ["fit", tmp_path / "pipe"], ["render", tmp_path / "pipe"]):
+        code, line = refused([*words, "-o", tmp_path / "a.png"], capsys)
+        assert code == 3 and "no ordinary file" in line
+
+
+def test_a_full_log_stops_the_fit_and_what_was_trained_stays(picture, tmp_path, capsys):
+    out = tmp_path / "a.safetensors"
+    code, line = refused(["fit", picture, "-o", out, "--log", "/dev/full", "--hidden", "8", "--quiet"], capsys)
+    assert code == 5
+    assert "cannot write /dev/full: no space left" in line and line.endswith("with --log")
+    assert image.load(out).description["step"] == 1
+
+
+def test_a_log_that_cannot_be_opened_names_its_option(picture, tmp_path, capsys):
+    code, line = refused(["fit", picture, "-o", tmp_path / "a", "--log", tmp_path / "none" / "log"], capsys)
+    assert code == 1 and "none/log: no such file" in line and line.endswith("with --log")
 
 
 def test_full_standard_output():
@@ -73,3 +117,24 @@ def test_full_standard_output():
     assert done.stderr.splitlines() == [
         "fastsiren: error: cannot write standard output: no space left; free some space or choose another place with -o"
     ]
+
+
+@pytest.mark.parametrize(
+    ("words", "closed", "code", "said"),
+    [
+        (["info"], ">&-", 1, "fastsiren: error: cannot write standard output: bad file descriptor; "),
+        (["info"], ">&- 2>&-", 1, ""),
+        (["--help"], ">&-", 1, "fastsiren: error: cannot write standard output: "),
+        (["fit", "PICTURE", "-o", "OUT", "--steps", "1", "--hidden", "4", "--quiet"], "<&- >&- 2>&-", 0, ""),
+    ],
+)
+def test_closed_standard_streams(picture, tmp_path, words, closed, code, said):
+    """The next file that is opened does not take the place of a closed stream."""
+    words = [{"PICTURE": str(picture), "OUT": str(tmp_path / "out")}.get(word, word) for word in words]
+    line = f'"$@" {closed}'
+    done = subprocess.run(
+        ["sh", "-c", line, "sh", sys.executable, "-m", "fastsiren", *words], capture_output=True, text=True
+    )
+    assert done.returncode == code
+    assert done.stdout == "" and done.stderr.startswith(said) and done.stderr.count("\n") == bool(said)
+    assert "OUT" not in words or image.load(tmp_path / "out").description["step"] == 1

@@ -10,6 +10,7 @@ from typing import Any
 
 from .. import images
 from ..faults import InputError
+from ..files import check_apart
 from ..grids import Grid
 from ..images import Picture
 from ..render import render_file
@@ -22,6 +23,9 @@ __all__ = ["photograph", "run"]
 
 _PHOTOGRAPH = "skimage/data/astronaut.png"
 _LARGEST_SIDE = 512
+_CHECKPOINT, _SHEET = "photo.safetensors", "contact_sheet.png"
+# Each picture of its own: scale and quantity.
+_PANELS = {"fit": (1, "value"), "fit_4x": (4, "value"), "gradient": (1, "gradient"), "laplacian": (1, "laplacian")}
 _QUICK: dict[str, int] = {"steps": 300, "hidden": 64}
 _TIMING = {"points": 16384, "repeats": 7}
 _QUICK_TIMING = {"points": 4096, "repeats": 3}
@@ -58,19 +62,24 @@ def run(
 
     Returns:
         A report of a few lines.
+
+    Raises:
+        UsageError: The picture is one of the files to be written.
     """
     begun = time.monotonic()
     home = Path(directory)
+    if image is not None:
+        for name in (_CHECKPOINT, _SHEET, *(f"{panel}.png" for panel in _PANELS)):
+            check_apart(home / name, image, kind="the picture")
     picture = _reduced(images.read(image or photograph()))
     settings: dict[str, Any] = _QUICK if quick else {}
-    checkpoint = home / "photo.safetensors"
-    fitted = image_problem.fit(picture, out=checkpoint, overwrite=True, progress=progress, **settings)
+    fitted = image_problem.fit(picture, out=home / _CHECKPOINT, overwrite=True, progress=progress, **settings)
     if fitted.exit_code:
         raise SystemExit(fitted.exit_code)
     names = _render_all(home, picture, fitted.net, progress)
     rows = compare(**(_QUICK_TIMING if quick else _TIMING))
     sheet = contact_sheet(picture, names, fitted.psnr, rows)
-    sheet.save(home / "contact_sheet.png")
+    sheet.save(home / _SHEET)
     return _report(home, picture, fitted, rows, time.monotonic() - begun)
 
 
@@ -84,12 +93,7 @@ def _render_all(home: Path, picture: Picture, net: Siren, progress: bool) -> dic
     """Write the renderings; the paths by panel."""
     height, width = picture.pixels.shape[:2]
     paths = {}
-    for name, scale, quantity in (
-        ("fit", 1, "value"),
-        ("fit_4x", 4, "value"),
-        ("gradient", 1, "gradient"),
-        ("laplacian", 1, "laplacian"),
-    ):
+    for name, (scale, quantity) in _PANELS.items():
         grid = Grid.over((height * scale, width * scale))
         paths[name] = render_file(net, grid, home / f"{name}.png", quantity=quantity, progress=progress, overwrite=True)
     return paths
@@ -100,6 +104,6 @@ def _report(home: Path, picture: Picture, fitted: image_problem.Fit, rows: list[
     lines = [
         f"fitted {width}x{height} pixels in {fitted.seconds:.0f} s ({fitted.steps} steps): PSNR {fitted.psnr:.2f} dB",
         *(row.line() for row in rows),
-        f"pictures in {home}{os.sep}: contact_sheet.png shows them all; {seconds:.0f} s in all",
+        f"pictures in {home}{os.sep}: {_SHEET} shows them all; {seconds:.0f} s in all",
     ]
     return "\n".join(lines)

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, fields, replace
 from numbers import Integral, Real
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .. import images, losses
-from ..faults import InputError, NonFiniteError, UsageError, from_os_error
-from ..files import check_output, output_lock
-from ..fit import Shuffle, Step, Trainer, decay, run
+from ..faults import Fault, InputError, UsageError
+from ..files import check_apart, check_output, output_lock
+from ..fit import Log, Shuffle, Step, Trainer, decay, run
 from ..fit import checkpoint as checkpoints
 from ..fit.checkpoint import Checkpoint
 from ..grids import Grid
@@ -114,11 +113,13 @@ def fit(
         progress: Show progress on standard error.
         save_every: Seconds between checkpoints.
         compact: Leave out of the final file what only --resume needs: a third of the size.
-        log: JSON lines with every step's loss, appended.
+        log: JSON lines with every step's loss, appended; see `fastsiren.fit.Log`.
         **settings: Fields of `Settings`; on resume those of the file hold unless given.
 
     Raises:
         InputError: Picture or checkpoint are missing or damaged, or do not belong together.
+        UsageError: A setting makes no sense, or `out` or `log` is the picture itself.
+        OutputError: `out` or `log` cannot be written; `NoSpaceError` when they do not fit.
         NonFiniteError: The loss became NaN or infinite; the last good state is saved.
 
     Example:
@@ -130,6 +131,7 @@ def fit(
     unknown = sorted(set(settings) - {field.name for field in fields(Settings)})
     if unknown:
         raise TypeError(f"fit: unknown setting {unknown[0]!r}; known are {', '.join(f.name for f in fields(Settings))}")
+    _check_apart(image, out, log)
     with ExitStack() as stack:
         if out is not None:
             check_output(out, overwrite=overwrite or resume)
@@ -137,9 +139,20 @@ def fit(
         if out is not None:
             stack.enter_context(output_lock(out))
         session = _Session(picture, out, resume, settings, target, save_every, compact)
-        session.log = None if log is None else stack.enter_context(_open_log(log))
+        session.log = None if log is None else stack.enter_context(closing(Log(log)))
         stop = stack.enter_context(stop_on_signals())
         return session.train(stop, progress)
+
+
+def _check_apart(
+    image: str | os.PathLike[str] | Picture, out: str | os.PathLike[str] | None, log: str | os.PathLike[str] | None
+) -> None:
+    """Refuse to write over what is read, or twice into one file."""
+    for path, option in ((out, "-o"), (log, "--log")):
+        if path is not None and not isinstance(image, Picture):
+            check_apart(path, image, kind="the picture", option=option)
+    if out is not None and log is not None:
+        check_apart(log, out, kind="the checkpoint", option="--log")
 
 
 def load(path: str | os.PathLike[str]) -> Checkpoint:
@@ -206,7 +219,7 @@ def measure(net: Siren, picture: Picture) -> float:
 class _Session:
     """One call of `fit`: network, trainer, and what is shown and saved along the way."""
 
-    log: IO[str] | None = None
+    log: Log | None = None
 
     def __init__(
         self,
@@ -268,7 +281,8 @@ class _Session:
         try:
             with Progress("fit", steps, done=first, enabled=progress) as shown:
                 run(self.trainer, steps, lambda step: self._after(step, shown) or bool(stop))
-        except NonFiniteError:
+        except Fault:
+            # What was trained so far is worth keeping, whatever went wrong.
             self._save(compact=False)
             raise
         seconds = time.monotonic() - begun
@@ -283,7 +297,7 @@ class _Session:
         estimate = images.psnr(self.smooth / 4)
         shown.update(step.number, loss=f"{self.smooth:.3e}", PSNR=f"{estimate:.2f} dB")
         if self.log is not None:
-            print(json.dumps({"step": step.number, "loss": step.loss}), file=self.log)
+            self.log.write(step)
         if time.monotonic() - self.saved >= self.save_every:
             self._save(compact=False)
         return self.target is not None and step.number % 50 == 0 and self._reached(estimate)
@@ -308,10 +322,3 @@ class _Session:
         }
         checkpoints.save(self.out, self.net, description, trainer=None if compact else self.trainer)
         self.saved = time.monotonic()
-
-
-def _open_log(path: str | os.PathLike[str]) -> IO[str]:
-    try:
-        return open(path, "a", encoding="utf-8", buffering=1)
-    except OSError as error:
-        raise from_os_error(error, str(path), "write") from None

@@ -13,7 +13,7 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
-from ..faults import NoSpaceError, UsageError, from_os_error
+from ..faults import NoSpaceError, UsageError, is_no_space
 from ..png import MAX_SIDE, PngWriter
 from ..tensorfile import Array
 from .tiff import tiff_header
@@ -194,10 +194,9 @@ def _reserve(file: IO[bytes], total: int) -> None:
         except AttributeError:
             return
         except OSError as error:
-            fault = from_os_error(error, str(file.name), "write")
             # Pipes and some file systems cannot reserve; a real shortage still shows when the bytes are written.
-            if isinstance(fault, NoSpaceError):
-                raise fault from None
+            if is_no_space(error):
+                raise
 
 
 def _refuse_without_space(file: IO[bytes], total: int) -> None:
