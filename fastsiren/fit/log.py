@@ -1,0 +1,57 @@
+"""The log of a training: one JSON line per step, appended to a file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..faults import UsageError, from_os_error
+from .loop import Step
+
+__all__ = ["Log"]
+
+
+class Log:
+    """A file that every step is appended to at once; its errors name --log.
+
+    Args:
+        path: The file; it may exist when it is a log already.
+
+    Raises:
+        UsageError: The file holds something else than a log.
+        OutputError: It cannot be opened; `write` raises `NoSpaceError` when the file system is full.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = path
+        with self._named():
+            if os.path.isfile(path):
+                self._refuse_others()
+            # Without a buffer nothing is left to write, and to fail, when it is closed.
+            self._file = open(path, "ab", buffering=0)  # noqa: SIM115
+
+    def _refuse_others(self) -> None:
+        with open(self._path, "rb") as file:
+            if file.read(1) not in (b"", b"{"):
+                raise UsageError(f"{self._path} is no log of a fit; choose another file with --log")
+
+    def write(self, step: Step) -> None:
+        """Append a step."""
+        line = json.dumps({"step": step.number, "loss": step.loss}).encode() + b"\n"
+        with self._named():
+            while line:
+                line = line[self._file.write(line) :]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Turn errors of the system into faults that name the file and its option."""
+        try:
+            yield
+        except OSError as error:
+            raise from_os_error(error, str(self._path), "write", option="--log") from None
