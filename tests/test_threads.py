@@ -9,7 +9,7 @@ import torch
 import oracle
 from fastsiren.engine import backends
 from oracle import Net
-from passes import CPP, OUTPUTS, Case, by_engine, child, isa_selected, on_every_isa, operands, threads
+from passes import CPP, OUTPUTS, Case, child, isa_selected, on_every_isa, operands, threads
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
@@ -21,19 +21,20 @@ def in_threads(count, function):
         return function()
 
 
+def tensors(engine, name, given):
+    # passes.by_engine has a number of threads of its own.
+    grads = engine.backward(name, given.bars, given.net, given.x, given.seeds)
+    outputs = engine.forward(name, given.net, given.x, given.seeds)
+    return [*outputs, grads.x, *grads.seeds, *grads.weights, *grads.biases]
+
+
 @on_every_isa
 @every_pass
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["fp32", "fp64"])
 def test_number_of_threads(dtype, name, engine):
     # Four segments and a bit, so that sums over points have something to reorder.
     given = operands(name, Case((3, 33, 24, 2), (30.0, 30.0), 4 * 1152 + 61), dtype)
-    net, (x, *seeds) = given.net, (given.x, *given.seeds)
-
-    def run():
-        grads = engine.backward(name, given.bars, net, x, seeds)
-        return [*engine.forward(name, net, x, seeds), grads.x, *grads.seeds, *grads.weights, *grads.biases]
-
-    first, *others = [in_threads(count, run) for count in (1, 2, 3, 4, 2, 2)]
+    first, *others = [in_threads(n, lambda: tensors(engine, name, given)) for n in (1, 2, 3, 4, 2, 2)]
     for other in others:
         assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
 
@@ -52,10 +53,21 @@ def test_gradient_of_one_shared_seed(engine):
 
 
 @on_every_isa
+def test_threads_share_the_weights(engine):
+    # Enough of them for several threads to pack. Other weights in between, since memory is used again uncleared.
+    given = operands("sandwich", Case((2, 701, 1103, 1), (30.0, 30.0), 3), torch.float32)
+    other = given._replace(net=given.net._replace(weights=[-W for W in given.net.weights]))
+    one, _, many = (
+        in_threads(n, lambda g=g: tensors(engine, "sandwich", g)) for n, g in ((1, given), (1, other), (3, given))
+    )
+    assert all(torch.equal(a, b) for a, b in zip(one, many, strict=True))
+
+
+@on_every_isa
 def test_more_threads_than_work(engine):
     for N in (0, 1, 5):
         given = operands("jet", Case((3, 5, 2), (30.0,), N), torch.float32)
-        many, one = (in_threads(n, lambda g=given: by_engine(engine, "jet", g).tensors()) for n in (8, 1))
+        many, one = (in_threads(n, lambda g=given: tensors(engine, "jet", g)) for n in (8, 1))
         assert all(torch.equal(a, b) for a, b in zip(many, one, strict=True))
 
 
