@@ -30,7 +30,7 @@ class Network(NamedTuple):
 
     @property
     def networks(self) -> int:
-        """G"""
+        """The number of networks, G."""
         return self.first.shape[0]
 
     @property
@@ -40,12 +40,12 @@ class Network(NamedTuple):
 
     @property
     def inputs(self) -> int:
-        """D"""
+        """Coordinates of a point, D."""
         return self.first.shape[2]
 
     @property
     def outputs(self) -> int:
-        """O"""
+        """Outputs, O."""
         return self.last.shape[1]
 
     def width(self, l: int) -> int:
@@ -64,7 +64,7 @@ def prepare(weights: Sequence[Tensor], biases: Sequence[Tensor], omegas: Sequenc
     """
     folded = torch._foreach_mul([w.detach() for w in (*weights[:-1], *biases[:-1])], [*omegas, *omegas])
     A, beta = folded[: len(omegas)], folded[len(omegas) :]
-    hidden = [pack(matrix, bias, mode) for matrix, bias in zip(A[1:], beta[1:], strict=True)]
+    hidden = pack(A[1:], beta[1:], mode)
     last, last_bias = weights[-1].detach().contiguous(), biases[-1].detach().contiguous()
     units = [w.shape[1] for w in weights[:-1]]
     return Network(A[0].contiguous(), beta[0].contiguous(), hidden, last, last_bias, units, mode)

@@ -4,6 +4,7 @@ Nothing is cached: a write through .data, an optimizer or a loaded checkpoint ca
 CUDA graph that holds the call packs again at every replay. It costs one small kernel per layer.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -62,12 +63,22 @@ def pack_rows(
 OPERANDS = {"fp32": torch.float16, "fp16": torch.float16, "bf16": torch.bfloat16, "fp64": torch.float64}
 
 
-def pack(A: Tensor, b: Tensor, mode: str) -> Packed:
-    """Pack the matrices A [G, H, K] and biases b [G, H], omega folded in, of one layer of G networks."""
-    G, H, K = A.shape
-    NP, KP, parts = padded(H), padded(K), 2 if mode == "fp32" else 1
-    P = A.new_empty((G, parts, NP, KP), dtype=OPERANDS[mode])
-    scales, bias = A.new_empty(G, NP), A.new_empty(G, NP)
+def pack(matrices: Sequence[Tensor], biases: Sequence[Tensor], mode: str) -> list[Packed]:
+    """Pack hidden matrices A [G, H, K] and biases [G, H] of layers 1..L of G networks, omega folded in.
+
+    Layers of one shape lie behind one another in memory.
+    """
+    shapes = [(padded(A.shape[1]), padded(A.shape[2])) for A in matrices]
+    count, parts = len(shapes), 2 if mode == "fp32" else 1
+    if len(set(shapes)) > 1:
+        return [pack([A], [b], mode)[0] for A, b in zip(matrices, biases, strict=True)]
+    if not matrices:
+        return []
+    (NP, KP), like, G = shapes[0], matrices[0], matrices[0].shape[0]
+    P = like.new_empty((count, G, parts, NP, KP), dtype=OPERANDS[mode])
+    scales, bias = like.new_empty(count, G, NP), like.new_empty(count, G, NP)
     sizes = {"NP": NP, "KP": KP, "PARTS": parts, "KB": min(triton.next_power_of_2(KP), 1024), "MODE": mode}
-    launch(pack_rows, (NP, G), A.contiguous(), P, scales, b.contiguous(), bias, H, K, **sizes, num_warps=4)
-    return Packed(P, scales, bias, KP, NP)
+    for l, (A, b) in enumerate(zip(matrices, biases, strict=True)):
+        _, H, K = A.shape
+        launch(pack_rows, (NP, G), A.contiguous(), P[l], scales[l], b.contiguous(), bias[l], H, K, **sizes, num_warps=4)
+    return [Packed(P[l], scales[l], bias[l], KP, NP) for l in range(count)]

@@ -22,8 +22,10 @@ from fastsiren.kernels.jet import Trace, jet_reverse, jet_sweep
 from fastsiren.kernels.network import Network, prepare
 from fastsiren.kernels.project import projected
 from fastsiren.kernels.sine import INTERPRETED
+from fastsiren.kernels.value import Grid, fits, fused_value, grid_value
 from fastsiren.kernels.weight_grad import WeightGrads
 
+PIXELS = (torch.float16, torch.float32, torch.float64, torch.uint8, torch.uint16)
 DEVICE = "cpu" if INTERPRETED else "cuda"
 
 
@@ -141,7 +143,12 @@ def value_fwd(
     x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], omegas: Sequence[float], *, precision: str = "fp32"
 ) -> Tensor:
     """Return y [N, O]."""
-    return jet_fwd(x, *_no_seeds(x), weights, biases, omegas, precision=precision)[0]
+    net = _Net(weights, biases, omegas, precision)
+    if not fits(net.kernels):
+        return jet_fwd(x, *_no_seeds(x), weights, biases, omegas, precision=precision)[0]
+    x, y = net.check("x", x, x.shape[0], net.kernels.inputs), x.new_empty(x.shape[0], net.kernels.outputs)
+    fused_value(net.kernels, x.contiguous()[None], y[None])
+    return y
 
 
 def value_bwd(
@@ -461,7 +468,20 @@ def grid_fwd(
     offset: float,
     precision: str = "fp32",
 ) -> None:
-    raise NotImplementedError
+    """Decode a grid straight into `out`; its coordinates are never stored."""
+    net = _Net(weights, biases, omegas, precision)
+    size = math.prod(shape), net.kernels.outputs
+    if out.device != net.like.device or out.dtype not in PIXELS or tuple(out.shape) != size or not out.is_contiguous():
+        raise ValueError(
+            f"out: got {out.dtype} of shape {tuple(out.shape)} on {out.device}, expected contiguous {size} on "
+            f"{net.like.device}, one of {list(PIXELS)}"
+        )
+    grid = Grid(origin, step, start, shape, gain, offset)
+    if fits(net.kernels):
+        fused_value(net.kernels, None, out[None], grid)
+    else:
+        rows = configs.chunk_rows(1, max(net.kernels.width(l) for l in range(len(net.kernels.units))))
+        grid_value(net.kernels, out[None], grid, rows)
 
 
 def with_precision(precision: str) -> SimpleNamespace:
