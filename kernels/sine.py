@@ -34,17 +34,38 @@ def _reduced(z, per_period, first, second, third):
 
 
 @triton.jit
+def _quarters(z):
+    """Quarter turn of z, as an integer, and what is left of it in [-pi / 4, pi / 4]."""
+    k, r = _reduced(z, 0.6366197466850281, 1.5707963705062866, -4.371138828673793e-08, -1.7151245100058819e-15)
+    return k.to(tl.int32), r
+
+
+@triton.jit
 def _sincos_fp32(z):
-    k, r = _reduced(z, 0.636619746685028, 1.5707963705062866, -4.371138828673793e-08, -1.7151245100059e-15)
-    q = k.to(tl.int32)
+    q, r = _quarters(z)
     r2 = r * r
     s = tl.fma(tl.fma(tl.fma(-1.9515295891e-4, r2, 8.3321608736e-3), r2, -1.6666654611e-1), r2 * r, r)
     c = tl.fma(tl.fma(2.443315711809948e-5, r2, -1.388731625493765e-3), r2, 4.166664568298827e-2)
-    c = tl.fma(c, r2 * r2, tl.fma(-0.5, r2, 1.0))
+    c = tl.fma(tl.fma(c, r2, -0.5), r2, 1.0)
     odd = (q & 1) != 0
     sine = tl.where(odd, c, s)
     cosine = tl.where(odd, s, c)
     return tl.where((q & 2) != 0, -sine, sine), tl.where(((q + 1) & 2) != 0, -cosine, cosine)
+
+
+@triton.jit
+def _sine_fp32(z):
+    # One polynomial with the coefficients of the sine or of the cosine: a choice between two whole polynomials would be
+    # compiled to a branch per number. Bit for bit the sine of _sincos_fp32.
+    q, r = _quarters(z)
+    r2 = r * r
+    odd = (q & 1) != 0
+    p = tl.where(odd, 2.443315711809948e-5, 0.0)
+    p = tl.fma(p, r2, tl.where(odd, -1.388731625493765e-3, -1.9515295891e-4))
+    p = tl.fma(p, r2, tl.where(odd, 4.166664568298827e-2, 8.3321608736e-3))
+    p = tl.fma(p, r2, tl.where(odd, -0.5, -1.6666654611e-1))
+    value = tl.fma(p, tl.where(odd, r2, r2 * r), tl.where(odd, 1.0, r))
+    return tl.where((q & 2) != 0, -value, value)
 
 
 if INTERPRETED:
@@ -61,7 +82,7 @@ else:
 
 @triton.jit
 def _sincos_fast(z):
-    _, r = _reduced(z, 0.15915494309189535, 6.2831854820251465, -1.7484555314695172e-07, -6.8604980400236e-15)
+    _, r = _reduced(z, 0.15915494309189535, 6.2831854820251465, -1.7484555314695172e-07, -6.8604980400235275e-15)
     return _sincos_hardware(r)
 
 
@@ -74,3 +95,15 @@ def sincos(z, FAST: tl.constexpr):
         return _sincos_fast(z)
     else:
         return _sincos_fp32(z)
+
+
+@triton.jit
+def sine(z, FAST: tl.constexpr):
+    """The sine alone."""
+    if z.dtype == tl.float64:
+        return tl.sin(z)
+    elif FAST:
+        s, _ = _sincos_fast(z)
+        return s
+    else:
+        return _sine_fp32(z)

@@ -13,12 +13,12 @@ import triton.language as tl
 from torch import Tensor
 
 from .configs import launch
-from .dot import dot, guarded
+from .dot import dot, guarded, powers_of_two
 from .grid import bits, coordinate, encoded, grid_pixels, grid_points
 from .jet import jet_sweep
 from .network import Network
 from .project import projected
-from .sine import sincos
+from .sine import sine
 
 
 @triton.jit
@@ -37,13 +37,33 @@ def _matrix(P, l, net, L: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr
 def _hidden(theta, high, low, scales, bias, l, net, WIDTH: tl.constexpr, FAST: tl.constexpr, MODE: tl.constexpr):
     """(3) and (1): phases of sine layer l + 1 from those of layer l."""
     at = (l * tl.num_programs(1) + net) * WIDTH + tl.arange(0, WIDTH)
-    h, _ = sincos(theta, FAST)
+    h = sine(theta, FAST)
     b = tl.load(bias + at)[None, :]
     if guarded(MODE):
         # A sine is at most 1, and 64 times it is in the range that powers_of_two gives other operands.
         return dot(h * 64.0, high, low, MODE) * (tl.load(scales + at) * 0.015625)[None, :] + b
     else:
         return dot(h, high, low, MODE) + b
+
+
+@triton.jit
+def _first_bias(b, BM: tl.constexpr, WIDTH: tl.constexpr):
+    """[BM, WIDTH], the bias for every row, exactly, by tensor cores: what is added to it then has their layout.
+
+    Three fp16 numbers hold an fp32, scaled by a power of two.
+    """
+    if b.dtype == tl.float64:
+        return tl.zeros((BM, WIDTH), tl.float64) + b[None, :]
+    k = tl.arange(0, 16)
+    up, down = powers_of_two(tl.max(tl.abs(b), axis=0))
+    b = b * up
+    high = b.to(tl.float16).to(tl.float32)
+    middle = (b - high).to(tl.float16).to(tl.float32)
+    parts = tl.where(
+        k[:, None] == 0, high[None, :], tl.where(k[:, None] == 1, middle[None, :], (b - high - middle)[None, :])
+    )
+    ones = tl.where((k < 3)[None, :], 1.0, 0.0) + tl.zeros((BM, 16), tl.float32)
+    return tl.dot(ones.to(tl.float16), parts.to(tl.float16), input_precision="ieee") * down
 
 
 @triton.jit
@@ -63,13 +83,12 @@ def value(
     if HOIST:
         for l in tl.static_range(L):
             matrices = matrices + (_matrix(P, l, net, L, WIDTH, PARTS),)
+    b0 = tl.load(first_bias + net * H + n, mask=n < H, other=0.0)
     t = tl.program_id(0).to(tl.int64)
     while t * BM < N:
         pixel = t * BM + tl.arange(0, BM)
         live = pixel < N
-        theta = tl.load(first_bias + net * H + n, mask=n < H, other=0.0)[None, :] + tl.zeros(
-            (BM, WIDTH), first.dtype.element_ty
-        )
+        theta = _first_bias(b0, BM, WIDTH)
         for d in tl.static_range(D):
             if GRID:
                 x = coordinate(pixel, d, D, origin, step, start, shape).to(theta.dtype)
@@ -84,7 +103,7 @@ def value(
             for l in range(L):
                 high, low = _matrix(P, l, net, L, WIDTH, PARTS)
                 theta = _hidden(theta, high, low, scales, bias, l, net, WIDTH, FAST, MODE)
-        h, _ = sincos(theta, FAST)
+        h = sine(theta, FAST)
         for o in range(O):
             w = tl.load(last + (net * O + o) * H_last + n, mask=n < H_last, other=0.0)
             y = tl.sum(h * w[None, :], axis=1) + tl.load(last_bias + net * O + o)
@@ -145,9 +164,9 @@ def fused_value(net: Network, X: Tensor | None, Y: Tensor, grid: Grid = NO_GRID)
 
 
 def _tile(width: int, hidden: int, parts: int) -> dict[str, Any]:
-    """Tile of `value`; all matrices are held at once where they leave room for two programs per processor."""
+    """Tile of `value`; the matrices are held for all tiles of a program where they fit with room for activations."""
     held = hidden * parts * width * width * 2
-    return {"BM": 64, "HOIST": hidden > 0 and held <= 100 * 1024, "num_warps": 4}
+    return {"BM": 128, "HOIST": 0 < held <= 100 * 1024, "num_warps": 8}
 
 
 def _programs(device: torch.device) -> int:
