@@ -323,7 +323,7 @@ _PASSES = {Engine.VALUE: _value_pass, Engine.T: _jet_pass, Engine.A: _adjoint_pa
 def _open(net: SirenModule, x: Tensor) -> tuple[Parameters, Tensor]:
     """The parameters of a network, and the coordinates once they are known to fit them."""
     params = unpack(net)
-    return params, coordinates(x, params)
+    return params, coordinates(x, params.weights[0])
 
 
 def _sizes(params: Parameters) -> tuple[int, int]:

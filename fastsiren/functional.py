@@ -13,14 +13,15 @@ order, and work under torch.func, forward mode and torch.compile. Calls compute 
 have it too, except under autocast, which changes nothing here but that x is cast to it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from math import inf, prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .engine import backends, ops
+from .engine.arguments import check_tensor, coordinates, listed
 from .engine.composed_loss import KINDS, REDUCTIONS, composed_loss
 from .engine.jet import Adjoint, Jet, Sandwich
 from .engine.network import check_parameters
@@ -277,8 +278,8 @@ def _prepare(
     precision: str | None,
 ) -> _Network:
     """Check the arguments that all functions share, complete the parameters and choose the backend."""
-    weights, omegas = _listed("weights", weights, "tensors"), _listed("omegas", omegas, "floats")
-    given: list[Tensor | None] = [None] * len(weights) if biases is None else _listed("biases", biases, "tensors")
+    weights, omegas = listed("weights", weights, "tensors"), listed("omegas", omegas, "floats")
+    given: list[Tensor | None] = [None] * len(weights) if biases is None else listed("biases", biases, "tensors")
     for i, weight in enumerate(weights):
         if not isinstance(weight, Tensor):
             raise TypeError(f"weights[{i}]: got {type(weight).__name__}, expected a torch.Tensor")
@@ -295,23 +296,10 @@ def _prepare(
     # A comparison, which NaN fails: the compiler cannot trace math.isfinite of a number that it keeps symbolic.
     if not all(abs(factor) < inf for factor in factors):
         raise ValueError(f"omegas: got {factors}, expected finite numbers")
-    first = weights[0]
-    if not isinstance(x, Tensor):
-        raise TypeError(f"x: got {type(x).__name__}, expected a torch.Tensor")
-    if x.dtype != first.dtype and x.is_floating_point() and ops.autocast_enabled(x.device.type):
-        x = x.to(first.dtype)
-    _check_like("x", x, first)
-    if x.ndim < 1 or x.shape[-1] != first.shape[1]:
-        raise ValueError(f"x: got shape {tuple(x.shape)}, expected (..., {first.shape[1]}) as weights[0] has inputs")
-    backend = backends.resolve(None, first.device, first.dtype, precision)
+    x = coordinates(x, weights[0])
+    backend = backends.resolve(None, x.device, x.dtype, precision)
     rows = x if x.ndim == 2 else x.reshape(prod(x.shape[:-1]), x.shape[-1])
     return _Network(rows, tuple(x.shape[:-1]), (weights, full, factors), backend)
-
-
-def _listed(name: str, given: Iterable[Any], of: str) -> list[Any]:
-    if isinstance(given, Tensor) or not isinstance(given, Iterable):
-        raise TypeError(f"{name}: got {type(given).__name__}, expected a list of {of}")
-    return list(given)
 
 
 def _unflatten(results: Sequence[Tensor], net: _Network) -> Sequence[Tensor]:
@@ -330,7 +318,7 @@ def _combinations(given: Tensor | None, net: _Network) -> Tensor:
 
 def _seeds(name: str, given: Tensor, core: tuple[int | None, ...], net: _Network) -> Tensor:
     """Seeds as they are when shared by all points, else broadcast to one per point [N, *core]; None is any size."""
-    _check_like(name, given, net.x)
+    check_tensor(name, given, like=net.x, of="the parameters")
     split = given.ndim - len(core)
     if split < 0 or any(size not in (None, found) for size, found in zip(core, given.shape[split:])):
         raise ValueError(f"{name}: got shape {tuple(given.shape)}, expected {_words(core)} or (..., {_words(core)[1:]}")
@@ -343,7 +331,7 @@ def _per_point(name: str, given: Tensor | None, core: tuple[int, ...], net: _Net
     """A tensor [..., *core] with the leading shape of x, or broadcast to it, as rows of points."""
     if given is None:
         raise TypeError(f"{name}: got None, expected a torch.Tensor of shape {(*net.leading, *core)}")
-    _check_like(name, given, net.x)
+    check_tensor(name, given, like=net.x, of="the parameters")
     split = given.ndim - len(core)
     if split < 0 or tuple(given.shape[split:]) != core:
         raise ValueError(f"{name}: got shape {tuple(given.shape)}, expected {(*net.leading, *core)}")
@@ -361,15 +349,6 @@ def _broadcast(name: str, given: Tensor, split: int, net: _Network) -> Tensor:
             f"{name}: got shape {tuple(given.shape)}, expected leading dimensions that broadcast to {net.leading}"
         ) from None
     return full.reshape(net.x.shape[0], *core)
-
-
-def _check_like(name: str, given: Tensor, like: Tensor) -> None:
-    if not isinstance(given, Tensor):
-        raise TypeError(f"{name}: got {type(given).__name__}, expected a torch.Tensor")
-    if given.dtype != like.dtype:
-        raise TypeError(f"{name}: got dtype {given.dtype}, expected {like.dtype} as the parameters have")
-    if given.device != like.device:
-        raise ValueError(f"{name}: got device {given.device}, expected {like.device} as the parameters are on")
 
 
 def _check_name(argument: str, given: str, accepted: Sequence[str]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from .engine.arguments import number, whole_number
 
 __all__ = ["CONVENTIONS", "Grid"]
 
@@ -47,9 +49,8 @@ class Grid:
                 "Grid: shape, origin and step need the same number of axes, one at least; "
                 f"got {len(self.shape)}, {len(self.origin)} and {len(self.step)}"
             )
-        for n in self.shape:
-            if not isinstance(n, int) or isinstance(n, bool) or n < 0:
-                raise ValueError(f"Grid: shape must hold integers of 0 or more; got {self.shape!r}")
+        for name, read in (("shape", _size), ("origin", number), ("step", number)):
+            object.__setattr__(self, name, tuple(read(name, given) for given in getattr(self, name)))
         if not all(math.isfinite(v) for v in (*self.origin, *self.step)):
             raise ValueError(f"Grid: origin and step must be finite; got {self.origin!r} and {self.step!r}")
 
@@ -62,9 +63,10 @@ class Grid:
             convention: "corner", "centre" or "unit".
 
         Raises:
+            TypeError: A size is no integer.
             ValueError: Unknown convention or impossible shape.
         """
-        shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        shape = tuple(_size("shape", n) for n in (shape if isinstance(shape, Iterable) else (shape,)))
         if convention not in CONVENTIONS:
             raise ValueError(f"Grid: convention must be one of {', '.join(CONVENTIONS)}; got {convention!r}")
         if convention == "centre":
@@ -117,3 +119,7 @@ class Grid:
             columns.append((origin + step * (index % n).double()).to(dtype))
             index = index // n
         return torch.stack(columns[::-1], -1)
+
+
+def _size(name: str, given: int) -> int:
+    return whole_number(name, given, least=0)

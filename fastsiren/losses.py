@@ -138,8 +138,8 @@ def _loss(
     kind: str, net: SirenModule, x: Tensor, target: Tensor | None, *, weight: Tensor | None, reduction: str
 ) -> Tensor:
     """Check the arguments and run the fused loss of that kind."""
-    weights, biases, omegas, outermost_linear, precision = params = unpack(net)
-    x = coordinates(x, params)
+    weights, biases, omegas, outermost_linear, precision = unpack(net)
+    x = coordinates(x, weights[0])
     n_out = weights[-1].shape[0]
     shape = (*x.shape[:-1], n_out, x.shape[-1]) if kind == "gradient" else (*x.shape[:-1], n_out)
     if kind != "eikonal":

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from . import functional
+from .engine.arguments import number, whole_number
 from .engine.backends import PRECISIONS
 from .engine.network import Parameters
 from .init import Scheme, initialize, scheme
@@ -96,10 +97,10 @@ class Siren(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.in_features = _count("in_features", in_features, least=1)
-        self.hidden_features = _count("hidden_features", hidden_features, least=1)
-        self.hidden_layers = _count("hidden_layers", hidden_layers, least=0)
-        self.out_features = _count("out_features", out_features, least=1)
+        self.in_features = whole_number("in_features", in_features, least=1)
+        self.hidden_features = whole_number("hidden_features", hidden_features, least=1)
+        self.hidden_layers = whole_number("hidden_layers", hidden_layers, least=0)
+        self.out_features = whole_number("out_features", out_features, least=1)
         self.outermost_linear = _flag("outermost_linear", outermost_linear)
         self.first_omega_0 = _omega("first_omega_0", first_omega_0)
         self.hidden_omega_0 = _omega("hidden_omega_0", hidden_omega_0)
@@ -168,14 +169,6 @@ class Siren(nn.Module):
         return text if self.precision is None else f"{text}, precision={self.precision!r}"
 
 
-def _count(name: str, given: int, *, least: int) -> int:
-    if isinstance(given, bool) or not isinstance(given, int):
-        raise TypeError(f"{name}: got {given!r} of type {type(given).__name__}, expected an int")
-    if given < least:
-        raise ValueError(f"{name}: got {given}, expected an int >= {least}")
-    return given
-
-
 def _flag(name: str, given: bool) -> bool:
     if not isinstance(given, bool):
         raise TypeError(f"{name}: got {given!r} of type {type(given).__name__}, expected True or False")
@@ -183,11 +176,10 @@ def _flag(name: str, given: bool) -> bool:
 
 
 def _omega(name: str, given: float) -> float:
-    if isinstance(given, bool) or not isinstance(given, (int, float)):
-        raise TypeError(f"{name}: got {given!r} of type {type(given).__name__}, expected a number")
-    if not math.isfinite(given) or given == 0:
+    omega = number(name, given)
+    if not math.isfinite(omega) or omega == 0:
         raise ValueError(f"{name}: got {given!r}, expected a finite number other than zero")
-    return float(given)
+    return omega
 
 
 def _precision(given: str | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+import numpy
 import pytest
 import torch
 from torch import Tensor
@@ -142,6 +143,18 @@ def test_any_number_of_points_in_one_graph(backend):
         assert_same([compiled(x)], [oracle.value(NET, x)])
         frames = frames or counter.frame_count
     assert counter.frame_count == frames
+
+
+@pytest.mark.parametrize("dynamic", [None, True])
+def test_numbers_that_are_not_constants(dynamic):
+    net, x = fastsiren.Siren(2, 8, 1, 1, dtype=torch.float64), oracle.uniform(16, 2)
+
+    def wave(speed):
+        return fastsiren.laplacian(net, x, weights=[1.0, -speed]).laplacian
+
+    compiled = torch.compile(wave, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    for speed in (2.0, 3.5, numpy.float32(4), 5):
+        assert_same([compiled(speed)], [wave(speed)])
 
 
 def test_leading_shapes(backend):

@@ -270,6 +270,8 @@ REFUSED = {
     "weights of numbers": ("siren", {"weights": [1, 2]}, TypeError, r"^weights\[0\]: got int, expected a torch.Tensor"),
     "omegas missing": ("siren", {"omegas": None}, TypeError, r"^omegas: got NoneType, expected a list of floats"),
     "x integer": ("siren", {"x": X.long()}, TypeError, r"^x: got dtype torch.int64, expected torch.float64"),
+    "x sparse": ("siren", {"x": X.to_sparse()}, TypeError, r"^x: got layout torch.sparse_coo, expected torch.strided"),
+    "directions sparse": ("jet", {"directions": V.to_sparse()}, TypeError, r"^directions: got layout torch.sparse_coo"),
     "x of another dtype": ("siren", {"x": X.float()}, TypeError, r"^x: got dtype torch.float32, expected"),
     "x of another width": ("siren", {"x": X[:, :1]}, ValueError, r"^x: got shape \(4, 1\), expected \(\.\.\., 2\)"),
     "x a number": ("siren", {"x": X[0, 0]}, ValueError, r"^x: got shape \(\)"),

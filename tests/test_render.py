@@ -91,13 +91,60 @@ def test_arrays_are_filled_in_place():
         (lambda net: fastsiren.render(net, Grid.over((4,))), ValueError, "1 axes, but the network has 2 inputs"),
         (lambda net: fastsiren.render(net, Grid.over((4, 5)), quantity="hessian"), ValueError, "value, gradient"),
         (lambda net: fastsiren.render(net, Grid.over((4, 5)), out=torch.zeros(4, 5)), ValueError, r"\(4, 5, 3\)"),
-        (lambda net: fastsiren.render(net, Grid.over((4, 5)), out=torch.zeros(4, 5, 3).int()), ValueError, "floating"),
         (lambda net: fastsiren.render(torch.nn.Linear(2, 1), Grid.over((4, 5))), TypeError, "got Linear"),
+        (lambda net: fastsiren.render(fastsiren.Siren, Grid.over((4, 5))), TypeError, "got Siren itself"),
+        (lambda net: fastsiren.render(net, (4, 5)), TypeError, r"^grid: got tuple, expected a fastsiren.grids.Grid"),
+        (
+            lambda net: fastsiren.render(net, Grid.over((4, 5)), tile=0),
+            ValueError,
+            "^tile: got 0, expected an int >= 1",
+        ),
+        (lambda net: fastsiren.render(net, Grid.over((4, 5)), tile=2.5), TypeError, "^tile: got 2.5 of type float"),
     ],
 )
 def test_requests_that_do_not_fit_are_refused(call, error, words):
     with pytest.raises(error, match=words):
         call(network())
+
+
+READ_ONLY = np.zeros((4, 5, 3), np.float32)
+READ_ONLY.flags.writeable = False
+BAD_OUT = {
+    "list": ([], TypeError, "^out: got list, expected None, a path, a torch.Tensor or a numpy.ndarray"),
+    "number": (3, TypeError, "^out: got int, expected None"),
+    "integers": (torch.zeros(4, 5, 3).int(), ValueError, "^out: got int32 .*, expected .* float32 or float64"),
+    "float16": (torch.zeros(4, 5, 3).half(), ValueError, "^out: got float16 .*, expected .* float32 or float64"),
+    "big-endian": (np.zeros((4, 5, 3), ">f4"), ValueError, "^out: got >f4"),
+    "objects": (np.zeros((4, 5, 3), object), ValueError, "^out: got object"),
+    "read-only": (READ_ONLY, ValueError, r"^out: got float32 of shape \(4, 5, 3\) on cpu, read-only"),
+    "every second": (np.zeros((4, 5, 6), np.float32)[..., ::2], ValueError, "read-only or not contiguous"),
+    "backwards": (np.zeros((4, 5, 3), np.float32)[::-1], ValueError, "read-only or not contiguous"),
+    "sparse": (torch.zeros(4, 5, 3).to_sparse(), ValueError, "read-only or not contiguous"),
+    "elsewhere": (torch.zeros(4, 5, 3, device="meta"), ValueError, "on meta, expected .* on cpu"),
+}
+
+
+@pytest.mark.parametrize(("out", "error", "words"), BAD_OUT.values(), ids=BAD_OUT)
+def test_memory_that_cannot_be_filled_is_refused(out, error, words, backend):
+    with pytest.raises(error, match=words):
+        fastsiren.render(network(), Grid.over((4, 5)), out=out, progress=False)
+    assert (READ_ONLY == 0).all()
+
+
+@pytest.mark.parametrize("quantity", ["value", "laplacian"])
+def test_the_precision_of_a_network_is_that_of_every_call(tmp_path, quantity):
+    net, grid = network(precision="tf32"), Grid.over((4, 5))
+    for out in (None, tmp_path / "a.png"):
+        with pytest.raises(RuntimeError, match=r"^precision: got 'tf32'"):
+            fastsiren.render(net, grid, quantity=quantity, out=out, progress=False)
+    assert os.listdir(tmp_path) == []
+
+
+def test_sizes_may_be_numpy_integers():
+    net = network()
+    found = fastsiren.render(net, Grid.over(np.array([4, 5])), tile=np.int64(7), progress=False)
+    assert torch.equal(found, fastsiren.render(net, Grid.over((4, 5)), progress=False))
+    assert Grid.over(np.int32(4)) == Grid.over(4)
 
 
 def test_samples_round_to_even_and_clamp():
@@ -137,6 +184,16 @@ def test_npy_holds_the_numbers_themselves(tmp_path, quantity):
     path = fastsiren.render(net, grid, out=tmp_path / "a.npy", quantity=quantity, tile=10, progress=False)
     expected = fastsiren.render(net, grid, quantity=quantity, progress=False)
     np.testing.assert_array_equal(np.load(path), expected.numpy())
+
+
+def test_bfloat16_is_stored_as_float32(tmp_path):
+    net, grid = network(dtype=torch.bfloat16), Grid.over((9, 13))
+    values = fastsiren.render(net, grid, progress=False)
+    assert values.dtype == torch.bfloat16
+    stored = np.load(fastsiren.render(net, grid, out=tmp_path / "a.npy", progress=False))
+    np.testing.assert_array_equal(stored, values.float().numpy())
+    picture = iio.imread(fastsiren.render(net, grid, out=tmp_path / "a.png", progress=False))
+    np.testing.assert_array_equal(picture, quantise(stored * np.float32(0.5) + np.float32(0.5), 8))
 
 
 def ramp():
@@ -188,7 +245,9 @@ def test_existing_files_stay_unless_told(tmp_path):
 @pytest.mark.parametrize(
     ("name", "shape", "bits", "outputs", "words"),
     [
-        ("a.jpg", (4, 5), 16, 3, "png or tiff for 16"),
+        ("a.jpg", (4, 5), 16, 3, "not 16; png or tiff"),
+        ("a.png", (4, 5), 12, 3, "hold 8 or 16 bits per channel, not 12"),
+        *((f"a.{kind}", (4, 5), 8, 5, "1 to 4 channels, the network has 5 outputs") for kind in ("png", "jpg", "tiff")),
         ("a.jpg", (4, 5), 8, 4, "transparency"),
         ("a.jpg", (4, 70_000), 8, 3, "at most 65500"),
         ("a.bmp", (60_000, 60_000), 8, 3, "fit in memory"),

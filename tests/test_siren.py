@@ -10,6 +10,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from torch import nn
@@ -243,6 +244,7 @@ BAD = {
     "omega zero": ((2, 8, 1, 1), {"hidden_omega_0": 0.0}, ValueError, "hidden_omega_0: got 0.0, expected a finite"),
     "omega nan": ((2, 8, 1, 1), {"first_omega_0": math.nan}, ValueError, "first_omega_0: got nan"),
     "omega infinite": ((2, 8, 1, 1), {"first_omega_0": math.inf}, ValueError, "first_omega_0: got inf"),
+    "omega tensor": ((2, 8, 1, 1), {"first_omega_0": torch.tensor(30.0)}, TypeError, "first_omega_0: got tensor"),
     "omega text": ((2, 8, 1, 1), {"first_omega_0": "30"}, TypeError, "first_omega_0: got '30' of type str"),
     "flag": ((2, 8, 1, 1), {"outermost_linear": 1}, TypeError, "outermost_linear: got 1 of type int"),
     "bias": ((2, 8, 1, 1), {"bias": None}, TypeError, "bias: got None of type NoneType"),
@@ -251,6 +253,15 @@ BAD = {
     "dtype text": ((2, 8, 1, 1), {"dtype": "float32"}, TypeError, "dtype: got 'float32' of type str"),
     "unknown": ((2, 8, 1, 1), {"omega": 30}, TypeError, "omega"),
 }  # fmt: skip
+
+
+def test_numbers_of_numpy_are_numbers():
+    sizes = numpy.array([2, 8, 1, 3])
+    net = fastsiren.Siren(*sizes, first_omega_0=numpy.float32(25.5), hidden_omega_0=numpy.int64(20))
+    found = (net.in_features, net.hidden_features, net.hidden_layers, net.out_features)
+    assert found == (2, 8, 1, 3) and {type(size) for size in found} == {int}
+    assert (net.first_omega_0, net.hidden_omega_0) == (25.5, 20.0)
+    assert {type(omega) for omega in net.siren_parameters().omegas} == {float}
 
 
 @pytest.mark.parametrize(("sizes", "options", "error", "match"), BAD.values(), ids=BAD)

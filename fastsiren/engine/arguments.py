@@ -1,11 +1,41 @@
 """Checks of arguments at the public edge: each error names the argument, what was given and what is accepted."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .network import Parameters, SirenModule
+from .ops import autocast_enabled
+
+
+def whole_number(name: str, given: object, *, least: int) -> int:
+    """`given` as an int, once it is known to be an integer, of whatever library, of `least` or more."""
+    if isinstance(given, bool) or not isinstance(given, Integral):
+        raise TypeError(f"{name}: got {given!r} of type {type(given).__name__}, expected an int")
+    if given < least:
+        raise ValueError(f"{name}: got {given}, expected an int >= {least}")
+    return int(given)
+
+
+def number(name: str, given: Any) -> float:
+    """`given` as a float, once it is known to be a number, of whatever library."""
+    try:
+        # Text is no number, and a tensor would lose its gradient.
+        if not isinstance(given, (bool, str, bytes, Tensor)):
+            return float(given)
+    except (TypeError, ValueError):
+        pass
+    raise TypeError(f"{name}: got {given!r} of type {type(given).__name__}, expected a number")
+
+
+def listed(name: str, given: Iterable[Any], of: str) -> list[Any]:
+    """`given` as a list; a tensor is none."""
+    if isinstance(given, Tensor) or not isinstance(given, Iterable):
+        raise TypeError(f"{name}: got {type(given).__name__}, expected a list of {of}")
+    return list(given)
 
 
 def unpack(net: SirenModule) -> Parameters:
@@ -23,13 +53,12 @@ def unpack(net: SirenModule) -> Parameters:
     return method()
 
 
-def coordinates(x: Tensor, params: Parameters) -> Tensor:  # [..., D]
-    """`x`, once it is known to be [..., D] in the dtype and on the device of the parameters.
+def coordinates(x: Tensor, weight: Tensor) -> Tensor:  # [..., D]
+    """`x`, once it is known to be [..., D] in the dtype and on the device of the first weight [H, D].
 
     Autocast changes nothing in fastsiren but that coordinates are cast back to the dtype of the parameters.
     """
-    weight = params.weights[0]
-    if isinstance(x, Tensor) and x.is_floating_point() and _autocast(x.device.type):
+    if isinstance(x, Tensor) and x.dtype != weight.dtype and x.is_floating_point() and autocast_enabled(x.device.type):
         x = x.to(weight.dtype)
     check_tensor("x", x, like=weight, of="the parameters")
     if x.ndim < 1 or x.shape[-1] != weight.shape[-1]:
@@ -37,15 +66,12 @@ def coordinates(x: Tensor, params: Parameters) -> Tensor:  # [..., D]
     return x
 
 
-def _autocast(device: str) -> bool:
-    # Asking whether it is enabled raises for devices that cannot have it, such as meta.
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-
-
 def check_tensor(name: str, given: Tensor, *, like: Tensor, of: str) -> None:
-    """Raise unless `given` is a tensor with the dtype and device of `like`, which belongs to `of`."""
+    """Raise unless `given` is a dense tensor with the dtype and device of `like`, which belongs to `of`."""
     if not isinstance(given, Tensor):
         raise TypeError(f"{name}: got {type(given).__name__}, expected a torch.Tensor")
+    if given.layout is not torch.strided:
+        raise TypeError(f"{name}: got layout {given.layout}, expected torch.strided; use {name}.to_dense()")
     if given.dtype != like.dtype:
         raise TypeError(f"{name}: got dtype {given.dtype}, expected {like.dtype} as {of}")
     if given.device != like.device:
@@ -74,7 +100,8 @@ def axis_weights(weights: Tensor | Sequence[float] | None, x: Tensor, count: int
     if weights is None:
         return None
     if not isinstance(weights, Tensor):
-        weights = torch.tensor([float(weight) for weight in weights], dtype=x.dtype, device=x.device)
+        numbers = [number("weights", weight) for weight in listed("weights", weights, "numbers")]
+        weights = torch.tensor(numbers, dtype=x.dtype, device=x.device)
     check_tensor("weights", weights, like=x, of="x")
     return _spread("weights", weights, x.shape[:-1], count)
 

@@ -9,8 +9,10 @@ from torch import Tensor
 
 from ..derivatives import laplacian, value_and_jacobian
 from ..engine import backends
-from ..engine.network import SirenModule
+from ..engine.arguments import unpack
+from ..engine.network import Parameters, SirenModule
 from ..grids import Grid
+from ..tensorfile import Array
 from .tiles import Tile
 
 __all__ = ["QUANTITIES", "Decoder"]
@@ -27,22 +29,27 @@ class Decoder:
         quantity: "value" [O], "gradient" [O, D] or "laplacian" [O] per point.
 
     Raises:
-        TypeError: `net` is not a SIREN.
+        TypeError: `net` is not a SIREN, or `grid` no grid.
         ValueError: Unknown quantity, or the grid does not fit the network.
+        RuntimeError: The backend or the precision of the network cannot serve it.
     """
 
     def __init__(self, net: SirenModule, grid: Grid, quantity: str) -> None:
-        if not hasattr(net, "siren_parameters"):
-            raise TypeError(f"net: must be a Siren or a converted module; got {type(net).__name__}")
+        params = unpack(net)
+        if not isinstance(grid, Grid):
+            raise TypeError(f"grid: got {type(grid).__name__}, expected a fastsiren.grids.Grid, as Grid.over((4, 5))")
         if quantity not in QUANTITIES:
             raise ValueError(f"quantity: must be one of {', '.join(QUANTITIES)}; got {quantity!r}")
         self.net, self.grid, self.quantity = net, grid, quantity
-        self.weights, self.biases, self.omegas = _linear_last(net)
+        self.weights, self.biases, self.omegas = _linear_last(params)
         inputs, outputs = self.weights[0].shape[1], self.weights[-1].shape[0]
         if len(grid.shape) != inputs:
             raise ValueError(f"grid: has {len(grid.shape)} axes, but the network has {inputs} inputs")
         self.suffix = (outputs, inputs) if quantity == "gradient" else (outputs,)
         self.dtype, self.device = self.weights[0].dtype, self.weights[0].device
+        # NumPy has no bfloat16; float32 holds the same numbers.
+        self.stored = torch.float32 if self.dtype == torch.bfloat16 else self.dtype
+        self._backend = backends.resolve(None, self.device, self.dtype, params.precision)
 
     @torch.no_grad()
     def __call__(self, tile: Tile, out: Tensor | None = None) -> Tensor:  # [n, *suffix]
@@ -61,10 +68,14 @@ class Decoder:
             found = laplacian(self.net, x).laplacian
         return found if out is None else out.copy_(found)
 
+    def numbers(self, tile: Tile) -> Array:  # [n, *suffix]
+        """Numbers of a tile for NumPy."""
+        return self(tile).cpu().to(self.stored).numpy()
+
     def _value(self, tile: Tile, out: Tensor | None) -> Tensor:
         if out is None:
             out = torch.empty(tile.end - tile.begin, *self.suffix, dtype=self.dtype, device=self.device)
-        backend: Any = backends.module(backends.resolve(None, self.device, self.dtype))
+        backend: Any = backends.module(self._backend)
         parameters = (self.weights, self.biases, self.omegas)
         backend.grid_fwd(
             list(self.grid.origin), list(self.grid.step), list(tile.start), list(tile.shape), *parameters,
@@ -73,9 +84,9 @@ class Decoder:
         return out
 
 
-def _linear_last(net: Any) -> tuple[list[Tensor], list[Tensor], list[float]]:
+def _linear_last(params: Parameters) -> tuple[list[Tensor], list[Tensor], list[float]]:
     """Detached parameters of a network whose last layer is linear; a last sine layer gets an identity behind it."""
-    weights, biases, omegas, outermost_linear, *_ = net.siren_parameters()
+    weights, biases, omegas, outermost_linear, _ = params
     weights, biases = [w.detach() for w in weights], [b.detach() for b in biases]
     if not outermost_linear:
         outputs = weights[-1].shape[0]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..engine.arguments import whole_number
 from ..engine.network import SirenModule
 from ..faults import NonFiniteError, UsageError
 from ..files import atomic_output, check_output, output_lock
@@ -58,8 +59,9 @@ def render(
     Args:
         net: A `Siren` or a converted module.
         grid: Where to evaluate; see `fastsiren.grids.Grid`.
-        out: None makes a tensor; a floating-point tensor or array [*grid.shape, ...] is filled; a path is written as
-            its extension says (.npy holds the numbers themselves, picture formats expect values in [-1, 1]).
+        out: None makes a tensor; a contiguous tensor or array [*grid.shape, ...] of float32, float64 or the dtype of
+            the network is filled; a path is written as its extension says (.npy holds the numbers themselves, bfloat16
+            as float32; picture formats expect values in [-1, 1]).
         tile: Points evaluated at a time; default 65536. The numbers do not depend on it.
         quantity: "value" [.., O], "gradient" [.., O, D] (the Jacobian) or "laplacian" [.., O].
         progress: Show progress on standard error.
@@ -69,7 +71,9 @@ def render(
         The tensor or array that was filled, or the path that was written.
 
     Raises:
-        ValueError: Grid, quantity or the shape of `out` do not fit the network.
+        TypeError: `net` is no SIREN, or an argument is of the wrong type.
+        ValueError: Grid, quantity, tile or what `out` is do not fit the network.
+        RuntimeError: The backend or the precision of the network cannot serve it.
         OutputError: The file cannot be written, or exists already.
         NonFiniteError: A file was asked for and the network gives NaN or infinity.
 
@@ -79,23 +83,38 @@ def render(
         >>> fastsiren.render(net, fastsiren.grids.Grid.over((4, 6)), progress=False).shape
         torch.Size([4, 6, 3])
     """
+    tile = DEFAULT_TILE if tile is None else whole_number("tile", tile, least=1)
     if isinstance(out, (str, os.PathLike)):
-        return render_file(
-            net, grid, out, quantity=quantity, tile=tile or DEFAULT_TILE, progress=progress, overwrite=overwrite
-        )
+        return render_file(net, grid, out, quantity=quantity, tile=tile, progress=progress, overwrite=overwrite)
     decoder = Decoder(net, grid, quantity)
-    shape = (*grid.shape, *decoder.suffix)
-    target = torch.empty(shape, dtype=decoder.dtype, device=decoder.device) if out is None else torch.as_tensor(out)
-    if tuple(target.shape) != shape or not target.is_contiguous() or not target.is_floating_point():
-        raise ValueError(
-            f"out: must be contiguous, floating-point and of shape {shape}; got {target.dtype}, {tuple(target.shape)}"
-        )
+    target = _target(out, (*grid.shape, *decoder.suffix), decoder)
     flat = target.view(-1, *decoder.suffix)
     with _shown(quantity, grid, progress) as shown:
-        for part in tiles(grid.shape, tile or DEFAULT_TILE):
+        for part in tiles(grid.shape, tile):
             decoder(part, flat[part.begin : part.end])
             shown.update(part.end)
     return target if out is None else out
+
+
+def _target(out: Tensor | Array | None, shape: tuple[int, ...], decoder: Decoder) -> Tensor:
+    """What is filled: a new tensor, or the memory of `out` once it is known to fit."""
+    if out is None:
+        return torch.empty(shape, dtype=decoder.dtype, device=decoder.device)
+    if not isinstance(out, (Tensor, np.ndarray)):
+        raise TypeError(f"out: got {type(out).__name__}, expected None, a path, a torch.Tensor or a numpy.ndarray")
+    if isinstance(out, np.ndarray):
+        usable, device = out.flags.carray, torch.device("cpu")
+    else:
+        usable, device = out.layout is torch.strided and out.is_contiguous(), out.device
+    dtype = str(out.dtype).removeprefix("torch.")
+    accepted = sorted(str(kind).removeprefix("torch.") for kind in {torch.float32, torch.float64, decoder.dtype})
+    if not usable or tuple(out.shape) != shape or dtype not in accepted or device != decoder.device:
+        lacking = "" if usable else ", read-only or not contiguous"
+        raise ValueError(
+            f"out: got {dtype} of shape {tuple(out.shape)} on {device}{lacking}, expected contiguous writable "
+            f"{' or '.join(accepted)} of shape {shape} on {decoder.device}"
+        )
+    return torch.from_numpy(out) if isinstance(out, np.ndarray) else out
 
 
 def render_file(
@@ -145,6 +164,8 @@ class _Job:
         self.decoder = Decoder(net, grid, quantity)
         self.grid, self.kind, self.bits, self.quantity, self.tile = grid, kind, bits, quantity, tile
         self.painter: Painter | None = None
+        if kind not in FORMATS:
+            raise UsageError(f"unknown format {kind!r}; use one of {', '.join(FORMATS)}")
         if grid.numel == 0:
             raise UsageError(f"nothing to render: the size {grid.shape} has no points; give at least 1x1")
         if kind not in RAW_FORMATS:
@@ -161,11 +182,11 @@ class _Job:
         shape = tuple(-(-n // stride) for n, stride in zip(self.grid.shape, strides, strict=True))
         steps = tuple(step * stride for step, stride in zip(self.grid.step, strides, strict=True))
         coarse = Decoder(self.decoder.net, Grid(shape, self.grid.origin, steps), self.quantity)
-        return np.concatenate([coarse(part).cpu().numpy() for part in tiles(shape, self.tile)])
+        return np.concatenate([coarse.numbers(part) for part in tiles(shape, self.tile)])
 
     def sink(self, file: IO[bytes]) -> Sink:
         if self.painter is None:
-            dtype = np.dtype(str(self.decoder.dtype).removeprefix("torch."))
+            dtype = np.dtype(str(self.decoder.stored).removeprefix("torch."))
             return npy_sink(file, (*self.grid.shape, *self.decoder.suffix), dtype)
         return image_sink(file, self.kind, self.grid.shape, channels=self.painter.channels, bits=self.bits)
 
@@ -174,7 +195,7 @@ class _Job:
         sink = self.sink(file)
         with _shown(self.quantity, self.grid, progress) as shown:
             for part in tiles(self.grid.shape, self.tile):
-                numbers = self.decoder(part).cpu().numpy()
+                numbers = self.decoder.numbers(part)
                 if not allow_nonfinite:
                     self._refuse_nonfinite(numbers, part)
                 sink.write(numbers if self.painter is None else quantise(self.painter(numbers), self.bits))

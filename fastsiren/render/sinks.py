@@ -161,7 +161,10 @@ def image_sink(file: IO[bytes], kind: str, shape: Sequence[int], *, channels: in
 def check_image(kind: str, shape: Sequence[int], *, channels: int, bits: int) -> None:
     """Refuse what a picture format cannot hold; see `image_sink`."""
     if bits not in _DEPTHS[kind]:
-        raise UsageError(f"{kind} files hold {_DEPTHS[kind][0]} bits per channel; use png or tiff for {bits}")
+        depths = " or ".join(map(str, _DEPTHS[kind]))
+        raise UsageError(f"{kind} files hold {depths} bits per channel, not {bits}; png or tiff files hold 8 or 16")
+    if channels > 4:
+        raise UsageError(f"{kind} files hold 1 to 4 channels, the network has {channels} outputs; use npy")
     if channels in (2, 4) and kind not in _ALPHA:
         raise UsageError(f"{kind} files hold no transparency; use {', '.join(_ALPHA[:-1])} or {_ALPHA[-1]}")
     if max(shape) > _LONGEST_SIDE[kind]:
