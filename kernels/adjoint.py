@@ -1,7 +1,7 @@
 """Engine A, and TxA with directions, a layer at a time: reverse Jacobian, second derivatives, and their backward.
 
-Numbers in parentheses are equations of README.md. The phases theta and slopes p of every layer, channels of Z, come from
-jet_sweep without forms.
+Numbers in parentheses are equations of README.md. The phases theta and slopes p of every layer, channels of Z, come
+from jet_sweep without forms.
 """
 
 from typing import NamedTuple
@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .configs import layer_tile, launch
+from .configs import launch, layer_tile
 from .jet import Trace, apply_form, curvature
 from .network import Network
 from .sine import sincos
@@ -85,7 +85,7 @@ def adjoint_layer_up(
     PARTS: tl.constexpr, FAST: tl.constexpr, MODE: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """(16), (17), (20), (21): a_bar [C, rows, INNER] of the layer below to Y, a_bar [C, rows, WIDTH] of this one, and e.
+    """(16), (17), (20), (21): a_bar [C, rows, INNER] of the layer below to that of this one, Y [C, rows, WIDTH], and e.
 
     THIN: the first layer, A_bar are cotangents of J and W [networks, H, INNER]. S_bar [rows, C, K, K] is symmetric.
     """
@@ -244,7 +244,7 @@ def _add(sums: WeightGrads, net: Network, l: int, Z_bar: Tensor, X: Tensor, N: i
 def _run(
     kernel: object, net: Network, l: int, N: int, B: Tensor, *buffers: Tensor, down: bool, C: int, **counts: int
 ) -> None:
-    """Launch a kernel of layer l, which multiplies B with the matrix of its own layer or, going down, of the one above."""
+    """Launch a kernel of layer l, which multiplies B with its matrix or, going down, with that of the layer above."""
     thin = l + 1 == len(net.units) if down else l == 0
     rows, width, inner = B.shape[1], net.width(l), B.shape[2]
     if thin:

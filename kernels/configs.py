@@ -5,6 +5,7 @@ points: the bits of a row are then the same in any batch.
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -50,8 +51,12 @@ def launch(
     """Launch on the current stream; nothing to do where the grid is empty."""
     if 0 in grid:
         return
-    # Explicit, since its default changes between versions of Triton and the reduction of the sine needs it.
-    kernel[tuple(grid)](*arguments, **sizes, num_warps=num_warps, num_stages=num_stages, enable_fp_fusion=True)
+    # Fusion is explicit, since its default changes between versions of Triton and the reduction of the sine needs it.
+    options = {"num_warps": num_warps, "num_stages": num_stages, "enable_fp_fusion": True}
+    device = arguments[0].device
+    # Triton launches on the current device, which need not be that of the tensors.
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        kernel[tuple(grid)](*arguments, **sizes, **options)
 
 
 def mode_of(dtype: torch.dtype, precision: str) -> str:

@@ -6,10 +6,10 @@
     bf16    bf16                              1          none needed
     fp64    fp64                              1          none needed
 
-"fp32" keeps 22 bits of each operand, which is at fp32 accuracy for sums of many terms: hi hi + lo hi + hi lo. A power of
-two per row of the left and per column of the right operand brings the largest magnitude to [64, 128), so that fp16
-neither overflows nor loses the low halves to subnormals, whatever the size of a tangent or a cotangent. Each slice of the
-inner dimension is summed by the tensor cores from zero and added outside of them, which round sums toward zero.
+"fp32" keeps 22 bits of each operand, which is at fp32 accuracy for sums of many terms: hi hi + lo hi + hi lo. A power
+of two per row of the left and per column of the right operand brings the largest magnitude to [64, 128), so that fp16
+neither overflows nor loses the low halves to subnormals, whatever the size of a tangent or a cotangent. Each slice of
+the inner dimension is summed by the tensor cores from zero and added outside of them: they round sums toward zero.
 """
 
 import triton

@@ -9,9 +9,6 @@ from collections.abc import Sequence
 
 import triton
 import triton.language as tl
-from torch import Tensor
-
-from .configs import launch
 
 
 @triton.jit

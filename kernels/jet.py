@@ -93,10 +93,10 @@ def jet_layer_bwd(
     NEED_M: tl.constexpr, FAST: tl.constexpr, MODE: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """(11) or (5), then (6) to (9): cotangents [1 + K + R, rows, INNER] of the layer above to those of this one's phases.
+    """(11) or (5), then (6) to (9): cotangents [1 + K + R, rows, INNER] above to those of this layer's phases.
 
-    THIN: B are cotangents of the outputs and W [networks, INNER, H]; else W is the packed matrix of the layer above. Z is
-    what jet_layer kept. M_bar [units / BN, R, K, K, rows] is added to.
+    THIN: B are cotangents of the outputs and W [networks, INNER, H]; else W is the packed matrix of the layer above. Z
+    is what jet_layer kept. M_bar [units / BN, R, K, K, rows] is added to.
     """
     net, row, live = rows_of(tl.program_id(0), N, BM)
     n = tl.program_id(1) * BN + tl.arange(0, BN)

@@ -1,8 +1,8 @@
 """Tiles of rows and channels: which rows a program has, and products of all channels with one matrix.
 
 A buffer of channels is [C, rows, width], contiguous: row r of channel c begins at (c * rows + r) * width. Its width is
-padded to a multiple of every tile, and the padding holds zeros, so that no load or store is masked along it. The rows of
-G networks follow one another, N each; a tile never has rows of two of them.
+padded to a multiple of every tile, and the padding holds zeros, so that no load or store is masked along it. The rows
+of G networks follow one another, N each; a tile never has rows of two of them.
 """
 
 import triton
@@ -48,7 +48,7 @@ def wide_product(
 ):  # fmt: skip
     """Products of C channels [C, rows, INNER] with a packed matrix: a tuple of C tiles [BM, BN].
 
-    P is [2, units, inputs], high and low parts of A scaled by a power of two per unit, whose inverses are scales [units].
+    P is [2, units, inputs], high and low parts of A scaled by a power of two per unit; scales [units] are its inverse.
     UP: A^T, from units to inputs; else A, from inputs to units. n [BN] are the columns of the result, out of WIDTH.
     """
     real = X.dtype.element_ty
@@ -89,8 +89,8 @@ def thin_product(
 ):  # fmt: skip
     """The same for few inner columns, S [GIVEN, rows, INNER], by multiply-adds in full precision.
 
-    The matrix has unit n and column j at W + n * unit + j * inner; units from H on are padding, and channels from GIVEN on
-    are zero.
+    The matrix has unit n and column j at W + n * unit + j * inner; units from H on are padding, and channels from GIVEN
+    on are zero.
     """
     real = W.dtype.element_ty
     totals = ()

@@ -74,7 +74,7 @@ def value(
 ):  # fmt: skip
     """(1), (3), (4) for tiles of BM points, program after program, of the networks on axis 1.
 
-    Args: X [networks, N, D] or, with GRID, a grid; first [networks, H, D]; P [L, networks, PARTS, WIDTH, WIDTH]; scales and
+    X [networks, N, D] or, with GRID, a grid; first [networks, H, D]; P [L, networks, PARTS, WIDTH, WIDTH]; scales and
     bias [L, networks, WIDTH]; last [networks, O, H_last]; Y [networks, N, O].
     """
     net = tl.program_id(1)

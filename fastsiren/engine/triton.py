@@ -8,7 +8,7 @@ chunk again. Under TRITON_INTERPRET=1 the kernels are interpreted, on tensors of
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -16,103 +16,13 @@ import torch
 from torch import Tensor
 
 from fastsiren.engine.network import Grads
-from fastsiren.kernels import configs
+from fastsiren.engine.triton_call import Bar, Net, Points, points_of
 from fastsiren.kernels.adjoint import Adjoints, Cotangents, adjoint_sweep, contracted, sandwich_reverse
 from fastsiren.kernels.jet import Trace, jet_reverse, jet_sweep
-from fastsiren.kernels.network import Network, prepare
-from fastsiren.kernels.project import projected
-from fastsiren.kernels.sine import INTERPRETED
 from fastsiren.kernels.value import Grid, fits, fused_value, grid_value
 from fastsiren.kernels.weight_grad import WeightGrads
 
 PIXELS = (torch.float16, torch.float32, torch.float64, torch.uint8, torch.uint16)
-DEVICE = "cpu" if INTERPRETED else "cuda"
-
-
-class _Net:
-    """One network, packed, with what it takes to hand results back."""
-
-    def __init__(
-        self, weights: Sequence[Tensor], biases: Sequence[Tensor], omegas: Sequence[float], precision: str
-    ) -> None:
-        self.weights, self.biases, self.omegas = weights, biases, [*omegas, 1.0]
-        self.like = weights[0]
-        if self.like.dtype not in (torch.float32, torch.float64):
-            raise TypeError(f"weights: got {self.like.dtype}, the Triton engine takes torch.float32 and torch.float64")
-        for name, group in (("weights", weights), ("biases", biases)):
-            for tensor in group:
-                self.check(name, tensor, *tensor.shape)
-        mode = configs.mode_of(self.like.dtype, precision)
-        self.kernels: Network = prepare([w[None] for w in weights], [b[None] for b in biases], omegas, mode)
-        # Seeds divided by a power of two near omega_0 keep every channel near one, and no bit of a result changes.
-        self.sigma = 2.0 ** round(math.log2(abs(omegas[0]))) if omegas[0] else 1.0
-
-    def check(self, name: str, tensor: Tensor, *shape: int) -> Tensor:
-        """Raise unless kernels may read `shape` numbers of a tensor."""
-        if tensor.dtype != self.like.dtype or tensor.device != self.like.device or tensor.device.type != DEVICE:
-            expected = f"{self.like.dtype} on {self.like.device if self.like.device.type == DEVICE else DEVICE}"
-            raise TypeError(f"{name}: got {tensor.dtype} on {tensor.device}, expected {expected}")
-        if tuple(tensor.shape) != shape:
-            raise ValueError(f"{name}: got shape {tuple(tensor.shape)}, expected {shape}")
-        return tensor.detach()
-
-    def seeds(self, name: str, tensor: Tensor, N: int, *shape: int) -> Tensor:
-        """The same for seeds, which are `shape` for all points or [N, *shape]."""
-        return self.check(name, tensor, *([N] if tensor.ndim > len(shape) else []), *shape)
-
-    def chunks(self, N: int, channels: int) -> Iterator[slice]:
-        """Slices of the rows, of a size that depends on the network and the channels alone."""
-        size = configs.chunk_rows(channels, max(self.kernels.width(l) for l in range(len(self.kernels.units))))
-        return (slice(start, min(start + size, N)) for start in range(0, N, size))
-
-    def outputs(self, channels: Tensor) -> Tensor:
-        """(4): [C, n, O] from the channels of the last sine layer, without the bias."""
-        H = self.kernels.units[-1]
-        return projected(channels, self.kernels.last, channels.shape[1], 1, H, H, self.kernels.outputs)
-
-    def inputs(self, channels: Tensor) -> Tensor:
-        """[C, n, D]: channels of the first layer's phases times A_0."""
-        H, D = self.kernels.units[0], self.kernels.inputs
-        return projected(channels, self.kernels.first, channels.shape[1], D, 1, H, D)
-
-    def grads(self, sums: WeightGrads | None) -> tuple[list[Tensor], list[Tensor]]:
-        """(12): the gradients of weights and biases; empty lists for None, zeros where no row was added."""
-        if sums is None:
-            return [], []
-        weights, biases = [], []
-        for l, (weight, bias, omega) in enumerate(zip(self.weights, self.biases, self.omegas, strict=True)):
-            matrix, vector = sums.matrices.get(l), sums.biases.get(l)
-            if matrix is None:
-                weights.append(torch.zeros_like(weight))
-            else:
-                matrix = matrix[0].mT if l == len(self.weights) - 1 else matrix[0]
-                weights.append((matrix[: weight.shape[0], : weight.shape[1]] * omega).contiguous())
-            biases.append(torch.zeros_like(bias) if vector is None else vector[0, : bias.shape[0]] * omega)
-        return weights, biases
-
-
-class _Points(NamedTuple):
-    """Points and directions of a call, and forms where there are any."""
-
-    net: _Net
-    x: Tensor  # [N, D]
-    V: Tensor  # [K, D] or [N, K, D]
-    M: Tensor  # [R, K, K] or [N, R, K, K], symmetric
-
-    def bottom(self, rows: slice) -> Tensor:
-        """[1 + K, n, D], what enters the first layer."""
-        x, V = self.x[rows], self.V[rows] if self.V.ndim == 3 else self.V
-        V = (V / self.net.sigma).expand(x.shape[0], *V.shape[-2:])
-        return torch.cat([x[None], V.movedim(1, 0)]).contiguous()
-
-    def forms(self, rows: slice) -> Tensor:
-        return (self.M[rows] if self.M.ndim == 4 else self.M).contiguous()
-
-
-def _points(net: _Net, x: Tensor, directions: Tensor, forms: Tensor | None = None) -> _Points:
-    N, K, D = x.shape[0], directions.shape[-2], net.kernels.inputs
-    M = x.new_empty(0, K, K) if forms is None else net.seeds("forms", forms, N, forms.shape[-3], K, K)
-    return _Points(net, net.check("x", x, N, D), net.seeds("directions", directions, N, K, D), (M + M.mT) / 2)
 
 
 def _first(channels: Tensor) -> Tensor:
@@ -125,25 +35,11 @@ def _last(channels: Tensor) -> Tensor:
     return channels.movedim(0, 1)
 
 
-class _Bar:
-    """The cotangent of x or of a seed, a chunk at a time: per point, or summed where all points share the seed."""
-
-    def __init__(self, seed: Tensor, per_point: bool) -> None:
-        self.per_point = per_point
-        self.value = torch.empty_like(seed) if per_point else torch.zeros_like(seed)
-
-    def put(self, rows: slice, bar: Tensor) -> None:
-        if self.per_point:
-            self.value[rows] = bar
-        else:
-            self.value += bar.sum(0)
-
-
 def value_fwd(
     x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], omegas: Sequence[float], *, precision: str = "fp32"
 ) -> Tensor:
     """Return y [N, O]."""
-    net = _Net(weights, biases, omegas, precision)
+    net = Net(weights, biases, omegas, precision)
     if not fits(net.kernels):
         return jet_fwd(x, *_no_seeds(x), weights, biases, omegas, precision=precision)[0]
     x, y = net.check("x", x, x.shape[0], net.kernels.inputs), x.new_empty(x.shape[0], net.kernels.outputs)
@@ -184,8 +80,8 @@ def jet_fwd(
     precision: str = "fp32",
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return y [N, O], T [N, K, O] and S [N, R, O]."""
-    net = _Net(weights, biases, omegas, precision)
-    points, (N, O) = _points(net, x, directions, forms), (x.shape[0], net.kernels.outputs)
+    net = Net(weights, biases, omegas, precision)
+    points, (N, O) = points_of(net, x, directions, forms), (x.shape[0], net.kernels.outputs)
     K, R = directions.shape[-2], forms.shape[-3]
     y, T, S = x.new_empty(N, O), x.new_empty(N, K, O), x.new_empty(N, R, O)
     for rows in net.chunks(N, 1 + K + R):
@@ -195,7 +91,7 @@ def jet_fwd(
     return y, T, S
 
 
-def _jet_outputs(net: _Net, last: Tensor, K: int) -> tuple[Tensor, Tensor, Tensor]:
+def _jet_outputs(net: Net, last: Tensor, K: int) -> tuple[Tensor, Tensor, Tensor]:
     """y [n, O], T [n, K, O] and S [n, R, O] from the channels of the last sine layer."""
     Y = net.outputs(last)
     y = Y[0] + net.kernels.last_bias[0]
@@ -219,12 +115,12 @@ def jet_bwd(
     precision: str = "fp32",
 ) -> Grads:
     """Vector-Jacobian product of jet_fwd; seeds are V_bar and M_bar."""
-    net = _Net(weights, biases, omegas, precision)
-    points, (N, O) = _points(net, x, directions, forms), (x.shape[0], net.kernels.outputs)
+    net = Net(weights, biases, omegas, precision)
+    points, (N, O) = points_of(net, x, directions, forms), (x.shape[0], net.kernels.outputs)
     K, R = directions.shape[-2], forms.shape[-3]
     y_bar, T_bar = net.check("y_bar", y_bar, N, O), net.check("T_bar", T_bar, N, K, O)
     S_bar, sums = net.check("S_bar", S_bar, N, R, O), WeightGrads() if need_params else None
-    x_bar, V_bar, M_bar = _Bar(x, True), _Bar(directions, directions.ndim == 3), _Bar(forms, forms.ndim == 4)
+    x_bar, V_bar, M_bar = Bar(x, True), Bar(directions, directions.ndim == 3), Bar(forms, forms.ndim == 4)
     for rows in net.chunks(N, 1 + K + R):
         bottom, M = points.bottom(rows), points.forms(rows)
         last, trace = jet_sweep(net.kernels, bottom, M, bottom.shape[1], keep=True)
@@ -239,12 +135,12 @@ def jet_bwd(
     return Grads(x_bar.value if need_x else None, seeds, *net.grads(sums))
 
 
-def _jet_bars(net: _Net, y_bar: Tensor, T_bar: Tensor, S_bar: Tensor) -> Tensor:
+def _jet_bars(net: Net, y_bar: Tensor, T_bar: Tensor, S_bar: Tensor) -> Tensor:
     """[1 + K + R, n, O] from cotangents of the results."""
     return torch.cat([y_bar[None], _first(T_bar) * net.sigma, _first(S_bar) * net.sigma**2])
 
 
-def _put_inputs(net: _Net, rows: slice, Z_bar: Tensor, x_bar: _Bar, V_bar: _Bar) -> None:
+def _put_inputs(net: Net, rows: slice, Z_bar: Tensor, x_bar: Bar, V_bar: Bar) -> None:
     """(11), (27) below layer 0: cotangents of points and directions."""
     bars = net.inputs(Z_bar)
     x_bar.put(rows, bars[0])
@@ -261,7 +157,7 @@ class _Sandwich(NamedTuple):
     adjoints: Adjoints
 
 
-def _sandwich(points: _Points, combinations: Tensor, rows: slice) -> _Sandwich:
+def _sandwich(points: Points, combinations: Tensor, rows: slice) -> _Sandwich:
     net, bottom = points.net.kernels, points.bottom(rows)
     n = bottom.shape[1]
     E = combinations[rows] if combinations.ndim == 3 else combinations.expand(n, *combinations.shape)
@@ -270,7 +166,7 @@ def _sandwich(points: _Points, combinations: Tensor, rows: slice) -> _Sandwich:
     return _Sandwich(bottom, E, last, trace, adjoint_sweep(net, trace, E, n))
 
 
-def _jacobian(net: _Net, made: _Sandwich) -> Tensor:
+def _jacobian(net: Net, made: _Sandwich) -> Tensor:
     """(15): J [n, C, D]."""
     return _last(net.inputs(made.adjoints.g[0]))
 
@@ -286,8 +182,8 @@ def sandwich_fwd(
     precision: str = "fp32",
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return y [N, O], J [N, C, D] and H [N, C, K, K]."""
-    net = _Net(weights, biases, omegas, precision)
-    points, (N, D), O = _points(net, x, directions), x.shape, net.kernels.outputs
+    net = Net(weights, biases, omegas, precision)
+    points, (N, D), O = points_of(net, x, directions), x.shape, net.kernels.outputs
     K, C = directions.shape[-2], combinations.shape[-2]
     E = net.seeds("combinations", combinations, N, C, O)
     y, J, H = x.new_empty(N, O), x.new_empty(N, C, D), x.new_empty(N, C, K, K)
@@ -315,14 +211,14 @@ def sandwich_bwd(
     precision: str = "fp32",
 ) -> Grads:
     """Vector-Jacobian product of sandwich_fwd; seeds are V_bar and E_bar."""
-    net = _Net(weights, biases, omegas, precision)
-    points, (N, D), O = _points(net, x, directions), x.shape, net.kernels.outputs
+    net = Net(weights, biases, omegas, precision)
+    points, (N, D), O = points_of(net, x, directions), x.shape, net.kernels.outputs
     K, C = directions.shape[-2], combinations.shape[-2]
     E, y_bar = net.seeds("combinations", combinations, N, C, O), net.check("y_bar", y_bar, N, O)
     J_bar, H_bar = net.check("J_bar", J_bar, N, C, D), net.check("H_bar", H_bar, N, C, K, K)
     sums = WeightGrads() if need_params else None
-    x_bar, V_bar = _Bar(x, True), _Bar(directions, directions.ndim == 3)
-    E_bar = _Bar(combinations, combinations.ndim == 3)
+    x_bar, V_bar = Bar(x, True), Bar(directions, directions.ndim == 3)
+    E_bar = Bar(combinations, combinations.ndim == 3)
     for rows in net.chunks(N, 2 + 2 * K + 4 * C):
         made = _sandwich(points, E, rows)
         Z_bar, up = _sandwich_reverse(net, made, y_bar[rows], J_bar[rows], H_bar[rows], sums)
@@ -334,7 +230,7 @@ def sandwich_bwd(
 
 
 def _sandwich_reverse(
-    net: _Net, made: _Sandwich, y_bar: Tensor, J_bar: Tensor, H_bar: Tensor, sums: WeightGrads | None
+    net: Net, made: _Sandwich, y_bar: Tensor, J_bar: Tensor, H_bar: Tensor, sums: WeightGrads | None
 ) -> tuple[Tensor, Tensor]:
     S_bar = ((H_bar + H_bar.mT) * (net.sigma**2 / 2)).contiguous()
     bars = Cotangents(y_bar[None].contiguous(), _first(J_bar).contiguous(), S_bar)
@@ -393,7 +289,7 @@ def loss_fwd(
     precision: str = "fp32",
 ) -> tuple[Tensor, Grads]:
     """Loss and parameter gradients in one pass over chunks of points; see the table of backends for the losses."""
-    net = _Net(weights, biases, omegas, precision)
+    net = Net(weights, biases, omegas, precision)
     (N, D), O = x.shape, net.kernels.outputs
     if (target is None) != (kind == "eikonal"):
         raise ValueError(f"target: got {target}, expected a tensor for every loss but 'eikonal', which takes None")
@@ -403,7 +299,7 @@ def loss_fwd(
     eye = torch.eye(D, dtype=x.dtype, device=x.device)
     directions = eye if kind == "laplacian" or (kind != "value" and D <= O) else eye[:0]
     forms = eye[None] if kind == "laplacian" else eye.new_empty(0, *[len(directions)] * 2)
-    points, sums = _points(net, x, directions, forms), WeightGrads() if need_params else None
+    points, sums = points_of(net, x, directions, forms), WeightGrads() if need_params else None
     loss, count = x.new_zeros(()), N * O if reduction == "mean" else 1
     for rows in net.chunks(N, 2 * (1 + D + O)):
         wanted = None if target is None else target[rows]
@@ -414,7 +310,7 @@ def loss_fwd(
 
 
 def _loss_chunk(
-    kind: str, points: _Points, rows: slice, target: Tensor | None, weight: Tensor, count: int, sums: WeightGrads | None
+    kind: str, points: Points, rows: slice, target: Tensor | None, weight: Tensor, count: int, sums: WeightGrads | None
 ) -> Tensor:
     """Loss of a chunk; its gradients are added to `sums`. Reverse mode when there are fewer outputs than inputs."""
     net, K = points.net, points.V.shape[-2]
@@ -469,7 +365,7 @@ def grid_fwd(
     precision: str = "fp32",
 ) -> None:
     """Decode a grid straight into `out`; its coordinates are never stored."""
-    net = _Net(weights, biases, omegas, precision)
+    net = Net(weights, biases, omegas, precision)
     size = math.prod(shape), net.kernels.outputs
     if out.device != net.like.device or out.dtype not in PIXELS or tuple(out.shape) != size or not out.is_contiguous():
         raise ValueError(
@@ -480,15 +376,11 @@ def grid_fwd(
     if fits(net.kernels):
         fused_value(net.kernels, None, out[None], grid)
     else:
-        rows = configs.chunk_rows(1, max(net.kernels.width(l) for l in range(len(net.kernels.units))))
-        grid_value(net.kernels, out[None], grid, rows)
+        grid_value(net.kernels, out[None], grid, net.chunk_rows(1))
 
 
 def with_precision(precision: str) -> SimpleNamespace:
     """The passes of this module with operands of hidden products of this precision."""
-    passes = (
-        value_fwd, value_bwd, jet_fwd, jet_bwd, adjoint_fwd, adjoint_bwd, sandwich_fwd, sandwich_bwd, loss_fwd, grid_fwd,
-    )  # fmt: skip
-    return SimpleNamespace(
-        **{function.__name__: functools.partial(function, precision=precision) for function in passes}
-    )
+    forward = (value_fwd, jet_fwd, adjoint_fwd, sandwich_fwd, grid_fwd)
+    passes = (*forward, value_bwd, jet_bwd, adjoint_bwd, sandwich_bwd, loss_fwd)
+    return SimpleNamespace(**{each.__name__: functools.partial(each, precision=precision) for each in passes})
