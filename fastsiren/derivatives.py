@@ -25,7 +25,7 @@ from .engine.jet import (
     parse_derivatives,
 )
 from .engine.network import Network, Parameters, SirenModule
-from .engine.plan import Engine, choose, describe, read_request
+from .engine.plan import Engine, choose, describe, is_fused_loss, read_request
 
 
 class ValueAndJacobian(NamedTuple):
@@ -374,7 +374,7 @@ def explain(net: SirenModule, request: str | Sequence[str], *, algorithm: str | 
         >>> import fastsiren
         >>> net = fastsiren.Siren(2, 256, 3, 3)
         >>> print(fastsiren.explain(net, "hessian", algorithm="TxA").splitlines()[2])
-        engine TxA                   6        18     19456 B/point
+        engine TxA                   6        24     19456 B/point
     """
     params = unpack(net)
     weight, (n_in, n_out) = params.weights[0], _sizes(params)
@@ -382,7 +382,8 @@ def explain(net: SirenModule, request: str | Sequence[str], *, algorithm: str | 
     widths = [n_in, *(w.shape[0] for w in params.weights), *([] if params.outermost_linear else [n_out])]
     network = Network(tuple(widths), tuple(params.omegas))
     counts = read_request(request, n_in, n_out)
-    title = request if isinstance(request, str) else ", ".join(request)
+    title, fused = request if isinstance(request, str) else ", ".join(request), is_fused_loss(request)
     backend = backends.resolve(None, weight.device, weight.dtype, params.precision)
     backend += f" ({weight.device.type}, {weight.dtype})"
-    return describe(title, counts, network, choose(counts, algorithm), itemsize=weight.element_size(), backend=backend)
+    plan, size = choose(counts, algorithm), weight.element_size()
+    return describe(title, counts, network, plan, fused=fused, itemsize=size, backend=backend)

@@ -65,7 +65,8 @@ def test_units_are_those_of_the_table(sizes):
     if row[8] is not None:
         found += [forward_units(T, heat(*sizes)), forward_units(TXA, heat(*sizes))]
     assert found == [units for units in row if units is not None]
-    assert train_units(TXA, hessian(*sizes)) == 3 * row[6]
+    assert train_units(TXA, hessian(*sizes), fused=False) == 4 * row[6]
+    assert train_units(TXA, hessian(*sizes), fused=True) == 3 * row[6]
 
 
 @pytest.mark.parametrize("sizes", TABLE)
@@ -170,8 +171,8 @@ def test_explain_says_engine_cost_bytes_and_backend():
         "hessian of 2 -> 64 -> 64 -> 64 -> 64 -> 3; 3 of 3 outputs derived; backend reference (cpu, torch.float64)"
     )
     # T: 1 + 2 + 3 products, 1 + (1 + 2 + 3) L tiles; a tie goes to T. Autograd: 1 + 3 (1 + 4) products.
-    assert lines[2].split() == ["engine", "T", "6", "18", str((1 + 6 * 3) * 64 * 8), "B/point"]
-    assert lines[3].split() == ["instead", "of", "TxA", "6", "18", str((1 + 6 * 3) * 64 * 8), "B/point"]
+    assert lines[2].split() == ["engine", "T", "6", "24", str((1 + 6 * 3) * 64 * 8), "B/point"]
+    assert lines[3].split() == ["instead", "of", "TxA", "6", "24", str((1 + 6 * 3) * 64 * 8), "B/point"]
     assert lines[4].split()[:5] == ["instead", "of", "autograd", "16", "48"]
 
 
@@ -181,7 +182,11 @@ def test_explain_takes_operators_lists_and_a_forced_engine():
         assert fastsiren.explain(net, operator).startswith(f"{operator} of 3 -> 16 -> 16 -> 2;")
     assert "engine TxA" in fastsiren.explain(net, ["u__x__x", "u__y__y", "u__t"]).splitlines()[2]
     assert "engine T " in fastsiren.explain(net, ["u__x__x", "u__t"], algorithm="T").splitlines()[2]
-    assert fastsiren.explain(net, "eikonal").splitlines()[2:] == fastsiren.explain(net, "jacobian").splitlines()[2:]
+    fused, composed = (fastsiren.explain(net, request).splitlines() for request in ("eikonal", "jacobian"))
+    # Engine, forward, train, kept: the backward of the loss finds its evaluation done.
+    assert fused[2].split()[:4] == ["engine", "A", "3", "9"] and composed[2].split()[:4] == ["engine", "A", "3", "12"]
+    assert fused[2].split()[4:] == composed[2].split()[4:]
+    assert "part of the same pass" in fused[-1] and "evaluates again" in composed[-1]
     last_sine = fastsiren.Siren(3, 16, 1, 2, outermost_linear=False)
     assert "3 -> 16 -> 16 -> 2 -> 2;" in fastsiren.explain(last_sine, "value")
 

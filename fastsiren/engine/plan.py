@@ -67,8 +67,8 @@ _OPERATORS: dict[str, Callable[[int, int], Request]] = {
     "hessian": lambda d, o: Request(directions=d, curved=d, forms=d * (d + 1) // 2, outputs=o),
     "directional": lambda d, o: Request(directions=1, curved=1, forms=1, outputs=o),
 }
-_OPERATORS |= {
-    "value_and_jacobian": _OPERATORS["jacobian"],
+_OPERATORS["value_and_jacobian"] = _OPERATORS["jacobian"]
+_LOSSES = {
     "value_mse": _OPERATORS["value"],
     "gradient_mse": _OPERATORS["jacobian"],
     "laplacian_mse": _OPERATORS["laplacian"],
@@ -76,12 +76,18 @@ _OPERATORS |= {
 }
 
 
+def is_fused_loss(request: str | Sequence[str]) -> bool:
+    """Whether a request names a loss whose gradients come out of the same pass."""
+    return isinstance(request, str) and request in _LOSSES
+
+
 def read_request(request: str | Sequence[str], n_in: int, n_out: int) -> Request:
     """The counts of an operator by name, over all inputs and outputs, or of a list of derivatives by name."""
     if isinstance(request, str):
-        if request not in _OPERATORS:
-            raise ValueError(f"request: got {request!r}, expected a list of names or one of {', '.join(_OPERATORS)}")
-        return _OPERATORS[request](n_in, n_out)
+        known = _OPERATORS | _LOSSES
+        if request not in known:
+            raise ValueError(f"request: got {request!r}, expected a list of names or one of {', '.join(known)}")
+        return known[request](n_in, n_out)
     if not isinstance(request, Sequence) or not all(isinstance(name, str) for name in request):
         raise TypeError(f"request: got {request!r} of type {type(request).__name__}, expected a str or a list of str")
     # Which input has which name does not change the cost, so names are taken as they come.
@@ -106,9 +112,12 @@ def forward_units(engine: Engine, request: Request) -> int:
             return 1 + request.curved + request.outputs
 
 
-def train_units(engine: Engine, request: Request) -> int:
-    """Matrix products per hidden layer of evaluation and backward: each has one for data and one for weights."""
-    return 3 * forward_units(engine, request)
+def train_units(engine: Engine, request: Request, *, fused: bool) -> int:
+    """Matrix products per hidden layer of evaluation and backward, which has one for data and one for weights.
+
+    Nothing is kept from the evaluation, so backward does it again; a fused loss has its gradients from the same pass.
+    """
+    return (3 if fused else 4) * forward_units(engine, request)
 
 
 def nested_units(request: Request) -> int:
@@ -150,11 +159,17 @@ def nested_elements(request: Request, network: Network) -> int:
     return round(count * width)
 
 
-def describe(title: str, request: Request, network: Network, plan: Plan, *, itemsize: int, backend: str) -> str:
+def describe(
+    title: str, request: Request, network: Network, plan: Plan, *, fused: bool, itemsize: int, backend: str
+) -> str:
     """The text of explain(): the engine chosen, its cost beside the alternatives, the bytes, the backend."""
-    rows = [(f"engine {plan.engine.value}", *_costs(plan.engine, request, network, itemsize))]
-    for other in plan.alternatives:
-        rows.append((f"instead of {other.value}", *_costs(other, request, network, itemsize)))
+
+    def costs(engine: Engine) -> tuple[int, int, int]:
+        kept = itemsize * kept_elements(engine, request, network)
+        return forward_units(engine, request), train_units(engine, request, fused=fused), kept
+
+    rows = [(f"engine {plan.engine.value}", *costs(plan.engine))]
+    rows += [(f"instead of {other.value}", *costs(other)) for other in plan.alternatives]
     nested = nested_units(request)
     rows.append(("instead of autograd", nested, 3 * nested, itemsize * nested_elements(request, network)))
     sizes = " -> ".join(map(str, network.widths))
@@ -162,9 +177,6 @@ def describe(title: str, request: Request, network: Network, plan: Plan, *, item
     lines.append(f"{'':20}{'forward':>10}{'train':>10}{'kept':>16}")
     lines += [f"{label:20}{forward:>10}{train:>10}{kept:>10} B/point" for label, forward, train, kept in rows]
     lines.append("forward, train: N x H x H products per hidden layer; kept: what backward works on, per point")
+    again = "is part of the same pass" if fused else "evaluates again, which that of a fused loss does not"
+    lines.append(f"train: backward {again}")
     return "\n".join(lines)
-
-
-def _costs(engine: Engine, request: Request, network: Network, itemsize: int) -> tuple[int, int, int]:
-    kept = itemsize * kept_elements(engine, request, network)
-    return forward_units(engine, request), train_units(engine, request), kept
