@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
@@ -24,7 +24,8 @@ TUNED_MALLOC = {
 }
 
 
-class Machine(NamedTuple):
+@dataclass(frozen=True)
+class Machine:
     """The columns of a row that are the same for a whole run."""
 
     commit: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, get_type_hints
 
 from .machine import CHECKOUT, Machine
 from .workloads import Workload
@@ -14,48 +14,19 @@ UNFUSED = "_unfused"
 
 
 @dataclass(frozen=True)
-class Row:
-    """One contender on one workload; README.md says what each column means."""
+class Subject:
+    """The columns of a row that say what was computed."""
 
-    commit: str
-    date: str
-    machine: str
-    isa: str
-    threads: int
-    python: str
-    torch: str
-    fastsiren: str
-    malloc: str
     workload: str
     width: int
     layers: int
     points: int
     d: int
     o: int
-    peer: str
-    rounds: int
-    median_ms: float
-    p20_ms: float
-    p80_ms: float
-    ratio_median: float
-    ratio_best: float
-    percent_of_mm: float
-    error_ours: float
-    error_eager: float
-    peak_mb: float | None
-
-    @property
-    def key(self) -> tuple[str, int, int, int, int, int, str, str]:
-        """What was measured; of two rows with one key from the same machine, the later one counts."""
-        return (self.workload, self.width, self.layers, self.points, self.d, self.o, self.peer, self.malloc)
-
-    @property
-    def run(self) -> tuple[str, str, int]:
-        """Where it was measured: rows of different machines, instruction sets or threads are never compared."""
-        return (self.machine, self.isa, self.threads)
 
 
-class Measured(NamedTuple):
+@dataclass(frozen=True)
+class Measured:
     """The columns of a row that belong to one contender."""
 
     peer: str
@@ -71,6 +42,22 @@ class Measured(NamedTuple):
     peak_mb: float | None
 
 
+# Fields of base classes stand from right to left: machine, subject, measured.
+@dataclass(frozen=True)
+class Row(Measured, Subject, Machine):
+    """One contender on one workload; README.md says what each column means."""
+
+    @property
+    def key(self) -> tuple[str, int, int, int, int, int, str, str]:
+        """What was measured; of two rows with one key from the same machine, the later one counts."""
+        return (self.workload, self.width, self.layers, self.points, self.d, self.o, self.peer, self.malloc)
+
+    @property
+    def run(self) -> tuple[str, str, int]:
+        """Where it was measured: rows of different machines, instruction sets or threads are never compared."""
+        return (self.machine, self.isa, self.threads)
+
+
 COLUMNS = tuple(field.name for field in fields(Row))
 
 
@@ -84,8 +71,8 @@ def row(machine: Machine, workload: Workload, measured: Measured, *, variant: st
         variant: Added to the workload's name: "_unfused" where ours is the step through an ordinary PyTorch loss.
     """
     w = workload
-    columns = (*machine, w.kind + variant, w.width, w.layers, w.points, w.d, w.o, *measured)
-    return Row(*columns)
+    subject = Subject(w.kind + variant, w.width, w.layers, w.points, w.d, w.o)
+    return Row(**asdict(machine), **asdict(subject), **asdict(measured))
 
 
 def results_folder() -> Path:

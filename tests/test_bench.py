@@ -299,7 +299,7 @@ def test_list_prints_the_names_and_measures_nothing(tmp_path, capsys):
 
 def test_rows_tell_no_host_and_no_path():
     described = machine.describe("default")
-    words = " ".join(str(value) for value in described)
+    words = " ".join(str(value) for value in vars(described).values())
     assert machine.platform.node() not in words and str(Path.home()) not in words and "/" not in described.machine
 
 
