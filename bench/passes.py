@@ -7,7 +7,7 @@ from `python -m fastsiren.bench cpu`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -27,7 +27,7 @@ Benchmark = Callable[..., Any]
 class Case(NamedTuple):
     """Arguments of the passes: coordinates, the network and the seeds of every engine."""
 
-    backend: ModuleType
+    backend: ModuleType | SimpleNamespace
     x: Tensor  # [N, D]
     network: tuple[list[Tensor], list[Tensor], list[float]]
     directions: Tensor  # [D, D]
