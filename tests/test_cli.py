@@ -328,26 +328,6 @@ def test_ctrl_c_stops_a_render_without_a_trace(tmp_path, fitted):
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize(("name", "said"), [("SIGINT", "fastsiren: error: interrupted\n"), ("SIGTERM", "")])
-def test_a_signal_while_torch_loads_ends_the_program(name, said):
-    """Extension modules swallow exceptions of handlers, as the finder here does."""
-    code = f"""
-import os, signal, sys
-from fastsiren import cli
-class Finder:
-    def find_spec(name, *_):
-        if name == "torch":
-            try:
-                os.kill(os.getpid(), signal.{name})
-            except BaseException:
-                pass
-sys.meta_path.insert(0, Finder)
-sys.exit(cli.main(["info"]))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (128 + getattr(signal, name), "", said)
-
-
 @pytest.mark.parametrize("name", ["a.png", "a.tiff", "a.npy"])
 def test_a_disk_that_fills_up_gives_5_and_leaves_nothing(name, tmp_path, fitted, capsys):
     resource = pytest.importorskip("resource")

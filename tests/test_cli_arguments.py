@@ -1,6 +1,7 @@
-"""Arguments of the command line that would do harm, and standard output that cannot be written."""
+"""The command line against its surroundings: arguments that would do harm, closed or full streams, early signals."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -138,3 +139,23 @@ def test_closed_standard_streams(picture, tmp_path, words, closed, code, said):
     assert done.returncode == code
     assert done.stdout == "" and done.stderr.startswith(said) and done.stderr.count("\n") == bool(said)
     assert "OUT" not in words or image.load(tmp_path / "out").description["step"] == 1
+
+
+@pytest.mark.parametrize(("name", "said"), [("SIGINT", "fastsiren: error: interrupted\n"), ("SIGTERM", "")])
+def test_a_signal_while_torch_loads_ends_the_program(name, said):
+    """Extension modules swallow exceptions of handlers, as the finder here does."""
+    code = f"""
+import os, signal, sys
+from fastsiren import cli
+class Finder:
+    def find_spec(name, *_):
+        if name == "torch":
+            try:
+                os.kill(os.getpid(), signal.{name})
+            except BaseException:
+                pass
+sys.meta_path.insert(0, Finder)
+sys.exit(cli.main(["info"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (128 + getattr(signal, name), "", said)
