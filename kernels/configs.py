@@ -1,21 +1,30 @@
 """Sizes of tiles: what each kernel is launched with, and how.
 
 The choice depends on the pass, the number of channels, the padded widths, the mode and the chip, never on the number of
-points: the bits of a row are then the same in any batch.
+points: the bits of a row are then the same in any batch. compile_report.csv shows what the compiler makes of it.
 """
 
-from collections.abc import Sequence
-from contextlib import nullcontext
-from typing import Any
+import functools
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 import triton
+
+from .sine import INTERPRETED
 
 # Rows of one call of a layerwise kernel: bounds what a pass allocates, and every offset in its buffers to 32 bits.
 BUFFER_ELEMENTS = 1 << 28
 CHUNK_ROWS = 1 << 15
 # Rows of one partial sum of weight gradients.
 SPLIT_ROWS = 1024
+# Bytes of shared memory that a program may have, by chip; 86 stands for every chip that has no more than 99 KB.
+SHARED = {80: 166912, 86: 101376, 90: 232448, 100: 232448}
+# Registers of a thread for sums, which leave enough for mixing the channels afterwards.
+SUMS = 80
 
 
 def padded(width: int) -> int:
@@ -28,11 +37,73 @@ def chunk_rows(channels: int, width: int) -> int:
     return max(256, min(CHUNK_ROWS, BUFFER_ELEMENTS // (channels * width)))
 
 
-def layer_tile(channels: int, width: int, inner: int, mode: str) -> dict[str, Any]:
-    """Tile of a kernel that multiplies all channels with one matrix and mixes them afterwards."""
-    BM, BN = (64, 128) if channels == 1 else (64, 64) if channels <= 5 else (32, 64) if channels <= 10 else (16, 32)
-    BN = divisor(width, BN)
-    return {"BM": BM, "BN": BN, "BK": divisor(inner, 32 if mode in ("fp32", "fp64") else 64), "num_warps": 4}
+class Tile(NamedTuple):
+    """Rows, columns and slice of the inner dimension of a product of all channels with one matrix."""
+
+    BM: int
+    BN: int
+    BK: int
+    num_warps: int
+    STAGES: int
+
+    def fits(self, channels: int, mode: str, chip: int) -> bool:
+        """Whether the sums stay in registers, and the slices on their way and one result in shared memory."""
+        number = 8 if mode == "fp64" else 4
+        sums = channels * self.BM * self.BN * number // (128 * self.num_warps)
+        rows = (self.STAGES - 1) * channels * self.BM * self.BK
+        shared = number * (rows + self.STAGES * self.BN * self.BK + self.BM * self.BN)
+        return sums <= SUMS and shared <= SHARED[chip]
+
+
+# By preference: a kernel reads its channels width / BN times. With 64 rows a warp group of sm_90 multiplies.
+_WIDE = (
+    Tile(128, 128, 32, 8, 2), Tile(64, 128, 32, 8, 2), Tile(64, 64, 32, 8, 2), Tile(64, 32, 32, 8, 2),
+    Tile(16, 32, 32, 4, 2), Tile(16, 16, 32, 4, 2), Tile(16, 16, 16, 4, 1),
+)  # fmt: skip
+_WIDE_FP64 = (Tile(16, 32, 16, 4, 1), Tile(16, 16, 16, 4, 1))
+_THIN = (Tile(32, 64, 16, 4, 1), Tile(16, 64, 16, 4, 1), Tile(16, 32, 16, 4, 1), Tile(16, 16, 16, 4, 1))
+
+
+def layer_tile(channels: int, width: int, inner: int, mode: str, *, thin: bool = False) -> dict[str, Any]:
+    """Tile of a kernel that multiplies all channels with one matrix and mixes them afterwards.
+
+    Args:
+        channels: how many are multiplied.
+        width: padded columns of the result.
+        inner: padded columns of the channels.
+        mode: of the products.
+        thin: whether the channels have few columns, which are not padded.
+    """
+    chip = architecture()
+    tuned = _tuned().get(f"sm_{chip} {channels} {width} {inner} {mode}")
+    if tuned and not thin:
+        return Tile(*tuned)._asdict()
+    found = None
+    for tile in _THIN if thin else _WIDE_FP64 if mode == "fp64" else _WIDE:
+        found = tile._replace(BN=divisor(width, tile.BN), BK=tile.BK if thin else divisor(inner, tile.BK))
+        if found.fits(channels, mode, chip):
+            break
+    return found._asdict()
+
+
+@functools.cache
+def _tuned() -> dict[str, list[int]]:
+    """Tiles that were faster on a device than the first one that fits, where there is a file of them."""
+    path = Path(__file__).with_name("tuned.json")
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def widest(channels: int, mode: str) -> int:
+    """The widest layers that `whole` keeps on the chip with so many channels; 0 for none."""
+    if channels == 1:
+        return 64 if mode == "fp64" else 128
+    return 64 if channels <= 5 else 0
+
+
+def whole_tile(channels: int, width: int, hidden: int, parts: int) -> dict[str, Any]:
+    """Tile of `whole`; hidden matrices are held for all tiles of a program where they leave room for activations."""
+    held = hidden * parts * width * width * 2
+    return {"BM": 128 if channels == 1 else 64, "HOIST": channels == 1 and 0 < held <= 100 * 1024, "num_warps": 8}
 
 
 def gradient_tile(width: int, inner: int, mode: str) -> dict[str, Any]:
@@ -45,6 +116,42 @@ def divisor(width: int, most: int) -> int:
     return min(most, width & -width)
 
 
+class Launch(NamedTuple):
+    """What a kernel is launched with, but the grid."""
+
+    kernel: Any
+    arguments: tuple[Any, ...]
+    options: dict[str, Any]
+
+
+class _Recording(NamedTuple):
+    chip: int
+    launches: list[Launch]
+
+
+_recording: _Recording | None = None
+
+
+@contextmanager
+def recording(chip: int) -> Iterator[list[Launch]]:
+    """Collect launches for a chip of SHARED instead of making them: tensors may be on the device "meta"."""
+    global _recording
+    _recording = _Recording(chip, [])
+    try:
+        yield _recording.launches
+    finally:
+        _recording = None
+
+
+def architecture() -> int:
+    """The chip of SHARED that tiles are chosen for: the current device, sm_90 where there is none."""
+    if _recording is not None:
+        return _recording.chip
+    if INTERPRETED or not torch.cuda.is_available():
+        return 90
+    return {(8, 0): 80, (9, 0): 90, (10, 0): 100, (10, 3): 100}.get(torch.cuda.get_device_capability(), 86)
+
+
 def launch(
     kernel: Any, grid: Sequence[int], *arguments: Any, num_warps: int, num_stages: int = 1, **sizes: Any
 ) -> None:
@@ -53,6 +160,9 @@ def launch(
         return
     # Fusion is explicit, since its default changes between versions of Triton and the reduction of the sine needs it.
     options = {"num_warps": num_warps, "num_stages": num_stages, "enable_fp_fusion": True}
+    if _recording is not None:
+        _recording.launches.append(Launch(kernel, arguments, {**sizes, **options}))
+        return
     device = arguments[0].device
     # Triton launches on the current device, which need not be that of the tensors.
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():

@@ -19,8 +19,8 @@ from fastsiren.engine.network import Grads
 from fastsiren.engine.triton_call import Bar, Net, Points, points_of
 from fastsiren.kernels.adjoint import Adjoints, Cotangents, adjoint_sweep, contracted, sandwich_reverse
 from fastsiren.kernels.jet import Trace, jet_reverse, jet_sweep
-from fastsiren.kernels.value import Grid, fits, fused_value, grid_value
 from fastsiren.kernels.weight_grad import WeightGrads
+from fastsiren.kernels.whole import Grid, fits, fused, grid_value
 
 PIXELS = (torch.float16, torch.float32, torch.float64, torch.uint8, torch.uint16)
 
@@ -39,12 +39,7 @@ def value_fwd(
     x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], omegas: Sequence[float], *, precision: str = "fp32"
 ) -> Tensor:
     """Return y [N, O]."""
-    net = Net(weights, biases, omegas, precision)
-    if not fits(net.kernels):
-        return jet_fwd(x, *_no_seeds(x), weights, biases, omegas, precision=precision)[0]
-    x, y = net.check("x", x, x.shape[0], net.kernels.inputs), x.new_empty(x.shape[0], net.kernels.outputs)
-    fused_value(net.kernels, x.contiguous()[None], y[None])
-    return y
+    return jet_fwd(x, *_no_seeds(x), weights, biases, omegas, precision=precision)[0]
 
 
 def value_bwd(
@@ -84,18 +79,27 @@ def jet_fwd(
     points, (N, O) = points_of(net, x, directions, forms), (x.shape[0], net.kernels.outputs)
     K, R = directions.shape[-2], forms.shape[-3]
     y, T, S = x.new_empty(N, O), x.new_empty(N, K, O), x.new_empty(N, R, O)
-    for rows in net.chunks(N, 1 + K + R):
-        bottom = points.bottom(rows)
-        last, _ = jet_sweep(net.kernels, bottom, points.forms(rows), bottom.shape[1], keep=False)
-        y[rows], T[rows], S[rows] = _jet_outputs(net, last, K)
+    # What stays on the chip needs no chunks.
+    for rows in (slice(0, N),) if fits(net.kernels, 1 + K + R) else net.chunks(N, 1 + K + R):
+        y[rows], T[rows], S[rows] = _jet_results(net, _jet_outputs(points, rows), K)
     return y, T, S
 
 
-def _jet_outputs(net: Net, last: Tensor, K: int) -> tuple[Tensor, Tensor, Tensor]:
-    """y [n, O], T [n, K, O] and S [n, R, O] from the channels of the last sine layer."""
-    Y = net.outputs(last)
-    y = Y[0] + net.kernels.last_bias[0]
-    return y, _last(Y[1 : 1 + K]) * net.sigma, _last(Y[1 + K :]) * net.sigma**2
+def _jet_outputs(points: Points, rows: slice) -> Tensor:
+    """[1 + K + R, n, O], what leaves the last layer, values with their bias."""
+    net, S, M = points.net, points.bottom(rows), points.forms(rows)
+    C, n = len(S) + M.shape[-3], S.shape[1]
+    if not fits(net.kernels, C):
+        last, _ = jet_sweep(net.kernels, S, M, n, keep=False)
+        return net.outputs(last)
+    Y = S.new_empty(C, 1, n, net.kernels.outputs)
+    fused(net.kernels, S[:, None], Y, M if len(S) > 1 else None)
+    return Y[:, 0]
+
+
+def _jet_results(net: Net, Y: Tensor, K: int) -> tuple[Tensor, Tensor, Tensor]:
+    """y [n, O], T [n, K, O] and S [n, R, O] from what leaves the last layer."""
+    return Y[0], _last(Y[1 : 1 + K]) * net.sigma, _last(Y[1 + K :]) * net.sigma**2
 
 
 def jet_bwd(
@@ -189,7 +193,7 @@ def sandwich_fwd(
     y, J, H = x.new_empty(N, O), x.new_empty(N, C, D), x.new_empty(N, C, K, K)
     for rows in net.chunks(N, 1 + K + 2 * C):
         made = _sandwich(points, E, rows)
-        y[rows], J[rows] = _jet_outputs(net, made.last[:1], 0)[0], _jacobian(net, made)
+        y[rows], J[rows] = net.outputs(made.last[:1])[0], _jacobian(net, made)
         H[rows] = contracted(net.kernels, made.trace, made.adjoints, made.E.shape[1]) * net.sigma**2
     return y, J, H
 
@@ -224,7 +228,7 @@ def sandwich_bwd(
         Z_bar, up = _sandwich_reverse(net, made, y_bar[rows], J_bar[rows], H_bar[rows], sums)
         _put_inputs(net, rows, Z_bar, x_bar, V_bar)
         if need_seeds:
-            E_bar.put(rows, _last(net.outputs(up)))
+            E_bar.put(rows, _last(net.combinations(up)))
     seeds = (V_bar.value, E_bar.value) if need_seeds else ()
     return Grads(x_bar.value if need_x else None, seeds, *net.grads(sums))
 
@@ -326,7 +330,7 @@ def _loss_chunk(
         return loss
     bottom, M = points.bottom(rows), points.forms(rows)
     last, trace = jet_sweep(net.kernels, bottom, M, bottom.shape[1], keep=sums is not None)
-    results = list(_jet_outputs(net, last, K))
+    results = list(_jet_results(net, net.outputs(last), K))
     part = {"value": 0, "laplacian": 2}.get(kind, 1)
     quantity = {0: results[0], 1: results[1].mT, 2: results[2].squeeze(1)}[part]
     loss, slope = _residual(kind, quantity, target, weight, count)
@@ -373,8 +377,8 @@ def grid_fwd(
             f"{net.like.device}, one of {list(PIXELS)}"
         )
     grid = Grid(origin, step, start, shape, gain, offset)
-    if fits(net.kernels):
-        fused_value(net.kernels, None, out[None], grid)
+    if fits(net.kernels, 1):
+        fused(net.kernels, None, out[None, None], grid=grid)
     else:
         grid_value(net.kernels, out[None], grid, net.chunk_rows(1))
 

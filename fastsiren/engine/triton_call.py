@@ -58,10 +58,16 @@ class Net:
         size = self.chunk_rows(channels)
         return (slice(start, min(start + size, N)) for start in range(0, N, size))
 
-    def outputs(self, channels: Tensor) -> Tensor:
-        """(4): [C, n, O] from the channels of the last sine layer, without the bias."""
+    def combinations(self, channels: Tensor) -> Tensor:
+        """(23): [C, n, O], channels of the last sine layer times W_o."""
         H = self.kernels.units[-1]
         return projected(channels, self.kernels.last, channels.shape[1], 1, H, H, self.kernels.outputs)
+
+    def outputs(self, channels: Tensor) -> Tensor:
+        """(4): the same with the bias in channel 0."""
+        Y = self.combinations(channels)
+        Y[0] += self.kernels.last_bias[0]
+        return Y
 
     def inputs(self, channels: Tensor) -> Tensor:
         """[C, n, D]: channels of the first layer's phases times A_0."""
@@ -95,6 +101,8 @@ class Points(NamedTuple):
     def bottom(self, rows: slice) -> Tensor:
         """[1 + K, n, D], what enters the first layer."""
         x, V = self.x[rows], self.V[rows] if self.V.ndim == 3 else self.V
+        if not V.shape[-2]:
+            return x[None].contiguous()
         V = (V / self.net.sigma).expand(x.shape[0], *V.shape[-2:])
         return torch.cat([x[None], V.movedim(1, 0)]).contiguous()
 
