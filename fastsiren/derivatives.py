@@ -328,7 +328,7 @@ def _open(net: SirenModule, x: Tensor) -> tuple[Parameters, Tensor]:
 
 def _sizes(params: Parameters) -> tuple[int, int]:
     """D and O."""
-    return params.weights[0].shape[-1], params.weights[-1].shape[0]
+    return params.weights[0].shape[-1], params.weights[-1].shape[-2]
 
 
 class _Options(TypedDict):
@@ -379,7 +379,7 @@ def explain(net: SirenModule, request: str | Sequence[str], *, algorithm: str | 
     params = unpack(net)
     weight, (n_in, n_out) = params.weights[0], _sizes(params)
     # A last sine layer counts as one with an identity behind it, which is how it runs.
-    widths = [n_in, *(w.shape[0] for w in params.weights), *([] if params.outermost_linear else [n_out])]
+    widths = [n_in, *(w.shape[-2] for w in params.weights), *([] if params.outermost_linear else [n_out])]
     network = Network(tuple(widths), tuple(params.omegas))
     counts = read_request(request, n_in, n_out)
     title, fused = request if isinstance(request, str) else ", ".join(request), is_fused_loss(request)

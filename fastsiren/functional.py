@@ -8,6 +8,10 @@ Every function takes coordinates x [..., D] of any leading shape, N = 0 included
                 layer is a sine layer too (outermost_linear=False)
     precision   precision of hidden products, None for the one in force (fastsiren.precision)
 
+Many networks at once: any weights may be [G, n_out, n_in] and any biases [G, n_out]; what lacks the axis is shared. x
+is then [G, ..., D], or [N, D] or [D] shared by all, results are [G, ..., O], and other arguments broadcast against the
+leading shape of the results.
+
 Results are differentiable in x, in the parameters and in directions, forms, combinations, targets and weights, to any
 order, and work under torch.func, forward mode and torch.compile. Calls compute in the dtype of the parameters; x must
 have it too, except under autocast, which changes nothing here but that x is cast to it.
@@ -283,12 +287,12 @@ def _prepare(
     for i, weight in enumerate(weights):
         if not isinstance(weight, Tensor):
             raise TypeError(f"weights[{i}]: got {type(weight).__name__}, expected a torch.Tensor")
-    full = [w.new_zeros(w.shape[:1]) if b is None else b for w, b in zip(weights, given)]
+    full = [w.new_zeros(w.shape[-2:-1]) if b is None else b for w, b in zip(weights, given)]
     full += given[len(weights) :]
     if not outermost_linear and len(weights):
-        identity = torch.eye(weights[-1].shape[0], dtype=weights[-1].dtype, device=weights[-1].device)
+        identity = torch.eye(weights[-1].shape[-2], dtype=weights[-1].dtype, device=weights[-1].device)
         weights, full = [*weights, identity], [*full, identity.new_zeros(identity.shape[0])]
-    check_parameters(weights, full, omegas)
+    networks = check_parameters(weights, full, omegas)
     if any(isinstance(omega, Tensor) for omega in omegas):
         # Made a number, it would lose its gradient without a word.
         raise TypeError("omegas: got a torch.Tensor, expected floats; a learned frequency is a factor on W and b")
@@ -296,10 +300,24 @@ def _prepare(
     # A comparison, which NaN fails: the compiler cannot trace math.isfinite of a number that it keeps symbolic.
     if not all(abs(factor) < inf for factor in factors):
         raise ValueError(f"omegas: got {factors}, expected finite numbers")
-    x = coordinates(x, weights[0])
+    x = _per_network(coordinates(x, weights[0]), networks)
     backend = backends.resolve(None, x.device, x.dtype, precision)
     rows = x if x.ndim == 2 else x.reshape(prod(x.shape[:-1]), x.shape[-1])
     return _Network(rows, tuple(x.shape[:-1]), (weights, full, factors), backend)
+
+
+def _per_network(x: Tensor, networks: int | None) -> Tensor:
+    """Coordinates with the axis of networks in front: [G, ..., D]."""
+    if networks is None:
+        return x
+    if x.ndim < 3:
+        return x.expand(networks, *x.shape)
+    if x.shape[0] not in (1, networks):
+        raise ValueError(
+            f"x: got shape {tuple(x.shape)} for {networks} networks, expected ({networks}, ..., {x.shape[-1]}), or at "
+            "most 2 dimensions for points that all of them share"
+        )
+    return x.expand(networks, *x.shape[1:])
 
 
 def _unflatten(results: Sequence[Tensor], net: _Network) -> Sequence[Tensor]:
@@ -310,7 +328,7 @@ def _unflatten(results: Sequence[Tensor], net: _Network) -> Sequence[Tensor]:
 
 
 def _combinations(given: Tensor | None, net: _Network) -> Tensor:
-    outputs = net.params[0][-1].shape[0]
+    outputs = net.params[0][-1].shape[-2]
     if given is None:
         return torch.eye(outputs, dtype=net.x.dtype, device=net.x.device)
     return _seeds("combinations", given, (None, outputs), net)
@@ -358,7 +376,7 @@ def _check_name(argument: str, given: str, accepted: Sequence[str]) -> None:
 
 def _target(kind: str, target: Tensor | None, net: _Network) -> Tensor | None:
     """The target of a loss as rows of points; None for the eikonal loss, which has none."""
-    outputs, inputs = net.params[0][-1].shape[0], net.x.shape[-1]
+    outputs, inputs = net.params[0][-1].shape[-2], net.x.shape[-1]
     if kind != "eikonal":
         return _per_point("target", target, (outputs, inputs) if kind == "gradient" else (outputs,), net)
     if target is not None:

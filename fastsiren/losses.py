@@ -140,7 +140,7 @@ def _loss(
     """Check the arguments and run the fused loss of that kind."""
     weights, biases, omegas, outermost_linear, precision = unpack(net)
     x = coordinates(x, weights[0])
-    n_out = weights[-1].shape[0]
+    n_out = weights[-1].shape[-2]
     shape = (*x.shape[:-1], n_out, x.shape[-1]) if kind == "gradient" else (*x.shape[:-1], n_out)
     if kind != "eikonal":
         _check_shape("target", target, x, shape)

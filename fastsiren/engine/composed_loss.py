@@ -38,7 +38,7 @@ def composed_loss(
         residual = found if target is None else found - target
     squares = residual.square().flatten(1)  # [N, O] or [N, O D]
     squares = squares if weight is None else squares * weight.unsqueeze(-1)
-    return squares.sum() / (x.shape[0] * weights[-1].shape[0]) if reduction == "mean" else squares.sum()
+    return squares.sum() / (x.shape[0] * weights[-1].shape[-2]) if reduction == "mean" else squares.sum()
 
 
 def _measured(
@@ -51,5 +51,5 @@ def _measured(
     if kind == "laplacian":
         axes = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
         return passes.jet_fwd(x, axes, axes.unsqueeze(0), weights, biases, omegas)[2].squeeze(-2)
-    every = torch.eye(weights[-1].shape[0], dtype=x.dtype, device=x.device)
+    every = torch.eye(weights[-1].shape[-2], dtype=x.dtype, device=x.device)
     return passes.adjoint_fwd(x, every, weights, biases, omegas)[1]

@@ -95,12 +95,18 @@ class Network:
             TypeError: a parameter is no floating-point tensor, or dtypes differ.
             ValueError: counts, shapes or devices do not fit.
         """
-        check_parameters(weights, biases, omegas)
+        if check_parameters(weights, biases, omegas) is not None:
+            raise ValueError("weights: got an axis of networks in front, expected one network")
         return cls((weights[0].shape[1], *(weight.shape[0] for weight in weights)), tuple(float(w) for w in omegas))
 
 
-def check_parameters(weights: Sequence[Tensor], biases: Sequence[Tensor], omegas: Sequence[float]) -> None:
-    """Raise unless counts, ranks, shapes, dtypes and devices of raw parameters fit; see Network.from_parameters."""
+def check_parameters(weights: Sequence[Tensor], biases: Sequence[Tensor], omegas: Sequence[float]) -> int | None:
+    """Raise unless counts, ranks, shapes, dtypes and devices of raw parameters fit; see Network.from_parameters.
+
+    Returns:
+        The length of the axis of networks that some weights [G, n_out, n_in] and biases [G, n_out] have in front; None
+        where none has it.
+    """
     if not len(weights) == len(biases) == len(omegas) + 1:
         raise ValueError(
             f"weights, biases, omegas: got {len(weights)}, {len(biases)} and {len(omegas)} of them, expected as many "
@@ -108,22 +114,37 @@ def check_parameters(weights: Sequence[Tensor], biases: Sequence[Tensor], omegas
         )
     if len(weights) < 2:
         raise ValueError("weights: got 1, expected at least 2 (one sine layer and the linear output layer)")
+    networks: int | None = None
     for name, group, rank in (("weights", weights, 2), ("biases", biases, 1)):
         for i, tensor in enumerate(group):
             _check_tensor(f"{name}[{i}]", tensor, rank, like=weights[0])
+            if tensor.ndim > rank:
+                networks = _check_networks(f"{name}[{i}]", tensor, networks)
     for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        if i and weight.shape[1] != weights[i - 1].shape[0]:
-            raise ValueError(f"weights[{i}]: got shape {tuple(weight.shape)}, expected (.., {weights[i - 1].shape[0]})")
-        if bias.shape[0] != weight.shape[0]:
-            raise ValueError(f"biases[{i}]: got shape {tuple(bias.shape)}, expected ({weight.shape[0]},)")
+        n_in, n_out = weights[i - 1].shape[-2], weight.shape[-2]
+        if i and weight.shape[-1] != n_in:
+            raise ValueError(f"weights[{i}]: got shape {tuple(weight.shape)}, expected (.., {n_in})")
+        if bias.shape[-1] != n_out:
+            raise ValueError(f"biases[{i}]: got shape {tuple(bias.shape)}, expected ({n_out},)")
+    return networks
+
+
+def _check_networks(name: str, tensor: Tensor, networks: int | None) -> int:
+    """Raise unless the axis of networks in front has the length that others have, if any."""
+    if networks not in (None, tensor.shape[0]):
+        raise ValueError(f"{name}: got shape {tuple(tensor.shape)}, expected an axis of {networks} networks in front")
+    return tensor.shape[0]
 
 
 def _check_tensor(name: str, tensor: Tensor, rank: int, *, like: Tensor) -> None:
-    """Raise unless `tensor` is a floating-point tensor of the given rank with dtype and device of `like`."""
+    """Raise unless `tensor` is floating-point, of dtype and device of `like`, and of `rank` or one dimension more."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name}: got {type(tensor).__name__}, expected a torch.Tensor")
-    if tensor.ndim != rank:
-        raise ValueError(f"{name}: got shape {tuple(tensor.shape)}, expected {rank} dimension{'s' if rank > 1 else ''}")
+    if tensor.ndim not in (rank, rank + 1):
+        raise ValueError(
+            f"{name}: got shape {tuple(tensor.shape)}, expected {rank} dimension{'s' if rank > 1 else ''}, or "
+            f"{rank + 1} with an axis of networks in front"
+        )
     if not torch.is_floating_point(tensor):
         raise TypeError(f"{name}: got dtype {tensor.dtype}, expected a floating-point dtype")
     if tensor.dtype != like.dtype:

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from . import backends, passes, reference, transforms
-from .passes import PASSES, Call, Needs, Pass, Tensors
+from .pass_kind import Call, Needs, Pass, Tensors
+from .passes import PASSES
 
 _PLAIN_TYPES = (Tensor, torch.nn.Parameter)
 

@@ -12,136 +12,17 @@ The tensors of a call are one flat tuple: operands, weights, biases, then the co
 some. Here is no torch.library and no autograd.Function: ops.py has both, and hands in `dispatch` to start a next pass.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import reference
 from .network import Grads
-
-Tensors = tuple[Any, ...]
-"""Flat tensors of a call; an optional operand that is not given is None."""
-
-
-class Call(NamedTuple):
-    """What a call is, apart from its tensors."""
-
-    layers: int
-    """How many weights there are, the linear output layer included."""
-    omegas: tuple[float, ...]
-    backend: str
-    options: tuple[Any, ...] = ()
-    """Values of the options that the pass names."""
-
-
-class Operand(NamedTuple):
-    """A tensor that a pass takes besides the parameters."""
-
-    name: str
-    core: int
-    """Dimensions that one point has: 1 for x [N, D], 2 for directions [K, D] or [N, K, D]."""
-    seed: bool = False
-    """May be shared by all points, then without the dimension N."""
-    optional: bool = False
-
-
-class Result(NamedTuple):
-    """A tensor that a pass returns."""
-
-    shape: tuple[int, ...]
-    operand: int | None = None
-    """Index of the operand that it is a cotangent of; None for values and for cotangents of parameters."""
-    summed: bool = False
-    """Summed over all points."""
-
-
-class Needs(NamedTuple):
-    """Which derivatives are asked for."""
-
-    operands: tuple[bool, ...]
-    parameters: bool
-    cotangents: bool = False
-    """Those of the cotangents of parameters, which only value_bwdbwd has."""
-
-
-class Arguments(NamedTuple):
-    """The flat tensors of a call, taken apart."""
-
-    operands: Tensors
-    weights: Tensors
-    biases: Tensors
-    cotangents: Tensors
-
-
-Dispatch = Callable[["Pass", Call, Tensors], tuple[Tensor, ...]]
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One pass over the whole network; subclasses say what is run and derived."""
-
-    name: str
-    operands: tuple[Operand, ...]
-    options: tuple[str, ...] = ()
-    """Schema of each option, such as "bool need_x"."""
-    returns: str = "Tensor[]"
-    """Schema of the results."""
-
-    has_cotangents = False
-    saves_results = False
-
-    def split(self, call: Call, args: Tensors) -> Arguments:
-        """Take the flat tensors of a call apart."""
-        k, n = len(self.operands), call.layers
-        return Arguments(args[:k], args[k : k + n], args[k + n : k + 2 * n], args[k + 2 * n :])
-
-    def run(self, backend: Any, call: Call, args: Tensors) -> tuple[Tensor, ...]:
-        """Compute the results with the functions of a backend."""
-        raise NotImplementedError
-
-    def results(self, call: Call, args: Tensors) -> list[Result]:
-        """Shapes of the results, and what they are."""
-        raise NotImplementedError
-
-    def vjp(
-        self, call: Call, args: Tensors, saved: Tensors, bars: Tensors, needs: Needs, dispatch: Dispatch
-    ) -> Tensors:
-        """Cotangents of the flat tensors, None for those that are not needed.
-
-        Args:
-            call: the call.
-            args: its tensors.
-            saved: its results, where the pass saves them.
-            bars: cotangents of its results; None is zero.
-            needs: which derivatives are asked for.
-            dispatch: starts another pass.
-        """
-        return plain_vjp(self, call, args, bars, needs)
-
-
-def plain_vjp(which: Pass, call: Call, args: Tensors, bars: Tensors, needs: Needs) -> Tensors:
-    """Vector-Jacobian product of a pass in plain torch, itself differentiable to any order."""
-    parts = which.split(call, args)
-    flags = [*needs.operands, *[needs.parameters] * (2 * call.layers), *[needs.cotangents] * len(parts.cotangents)]
-    picked = [i for i, flag in enumerate(flags) if flag and args[i] is not None]
-    given = [i for i, bar in enumerate(bars) if bar is not None]
-
-    def formula(*inputs: Tensor) -> tuple[Tensor, ...]:
-        full = list(args)
-        for i, tensor in zip(picked, inputs):
-            full[i] = tensor
-        results = which.run(reference, call, tuple(full))
-        return tuple(results[i] for i in given)
-
-    found: list[Tensor | None] = [None] * len(args)
-    if picked and given:
-        pull = torch.func.vjp(formula, *(args[i] for i in picked))[1]
-        for i, bar in zip(picked, pull(tuple(bars[i] for i in given))):
-            found[i] = bar
-    return tuple(found)
+from .pass_kind import Arguments, Call, Dispatch, Needs, Operand, Pass, Result, Tensors, plain_vjp
 
 
 @dataclass(frozen=True)
@@ -151,7 +32,7 @@ class Forward(Pass):
     cores: Callable[..., tuple[tuple[int, ...], ...]] = tuple
     """Shape of one point of each result, from the operands and the number of outputs."""
 
-    def run(self, backend: Any, call: Call, args: Tensors) -> tuple[Tensor, ...]:
+    def run_one(self, backend: Any, call: Call, args: Tensors) -> tuple[Tensor, ...]:
         """Compute the results with the functions of a backend."""
         operands, weights, biases, _ = self.split(call, args)
         results = getattr(backend, self.name)(*operands, list(weights), list(biases), list(call.omegas))
@@ -160,7 +41,7 @@ class Forward(Pass):
     def results(self, call: Call, args: Tensors) -> list[Result]:
         """Shapes of the results, and what they are."""
         operands, weights, _, _ = self.split(call, args)
-        cores = self.cores(*operands, weights[-1].shape[0])
+        cores = self.cores(*operands, weights[-1].shape[-2])
         return [Result((operands[0].shape[0], *core)) for core in cores]
 
     def vjp(
@@ -185,7 +66,7 @@ class Backward(Pass):
     Results are x_bar, the cotangents of the seeds and of the parameters, each where asked for.
     """
 
-    def run(self, backend: Any, call: Call, args: Tensors) -> tuple[Tensor, ...]:
+    def run_one(self, backend: Any, call: Call, args: Tensors) -> tuple[Tensor, ...]:
         """Compute the results with the functions of a backend."""
         operands, weights, biases, _ = self.split(call, args)
         names = (option.removeprefix("bool ") for option in self.options)
@@ -229,7 +110,7 @@ class ValueBwdBwd(Pass):
 
     has_cotangents = True
 
-    def run(self, backend: Any, call: Call, args: Tensors) -> tuple[Tensor, ...]:
+    def run_one(self, backend: Any, call: Call, args: Tensors) -> tuple[Tensor, ...]:
         """Compute the results: with the backend where x_bar alone has a cotangent, else in plain torch."""
         (x_bar_bar, y_bar, x), weights, biases, cotangents = self.split(call, args)
         params = list(weights), list(biases), list(call.omegas)
@@ -289,10 +170,10 @@ class ValueBwdBwd(Pass):
 class SandwichBwd(Backward):
     """Vector-Jacobian product of sandwich_fwd."""
 
-    def run(self, backend: Any, call: Call, args: Tensors) -> tuple[Tensor, ...]:
+    def run_one(self, backend: Any, call: Call, args: Tensors) -> tuple[Tensor, ...]:
         """Compute the results with the functions of a backend, which take H_bar symmetric."""
         y_bar, J_bar, H_bar, *rest = args
-        return super().run(backend, call, (y_bar, J_bar, (H_bar + H_bar.mT) / 2, *rest))
+        return super().run_one(backend, call, (y_bar, J_bar, (H_bar + H_bar.mT) / 2, *rest))
 
 
 @dataclass(frozen=True)
@@ -301,13 +182,20 @@ class LossFwd(Pass):
 
     saves_results = True
 
-    def run(self, backend: Any, call: Call, args: Tensors) -> tuple[Tensor, ...]:
+    def run_one(self, backend: Any, call: Call, args: Tensors) -> tuple[Tensor, ...]:
         """Compute the results with the functions of a backend."""
         operands, weights, biases, _ = self.split(call, args)
         params = list(weights), list(biases), list(call.omegas)
         kind, reduction, need_params = call.options
         loss, grads = backend.loss_fwd(kind, *operands, *params, need_params=need_params, reduction=reduction)
         return (loss, *grads.weights, *grads.biases)
+
+    def run(self, backend: Any, call: Call, args: Tensors) -> tuple[Tensor, ...]:
+        """The same for several networks: their losses are added, or averaged."""
+        results, count = super().run(backend, call, args), self.networks(call, args)
+        if count is None or call.options[1] != "mean":
+            return results
+        return tuple(result / (count or math.nan) for result in results)
 
     def results(self, call: Call, args: Tensors) -> list[Result]:
         """Shapes of the results, and what they are."""

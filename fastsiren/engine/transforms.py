@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from . import reference
-from .passes import Call, Pass, Result, Tensors
+from .pass_kind import Call, Pass, Result, Tensors
 
 Start = Callable[[Tensors], tuple[Tensor, ...]]
 

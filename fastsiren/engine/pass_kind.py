@@ -1,0 +1,173 @@
+"""What a pass is: its call, its operands and results, and how it runs for one network and for many."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import reference
+
+Tensors = tuple[Any, ...]
+"""Flat tensors of a call; an optional operand that is not given is None."""
+
+
+class Call(NamedTuple):
+    """What a call is, apart from its tensors."""
+
+    layers: int
+    """How many weights there are, the linear output layer included."""
+    omegas: tuple[float, ...]
+    backend: str
+    options: tuple[Any, ...] = ()
+    """Values of the options that the pass names."""
+
+
+class Operand(NamedTuple):
+    """A tensor that a pass takes besides the parameters."""
+
+    name: str
+    core: int
+    """Dimensions that one point has: 1 for x [N, D], 2 for directions [K, D] or [N, K, D]."""
+    seed: bool = False
+    """May be shared by all points, then without the dimension N."""
+    optional: bool = False
+
+
+class Result(NamedTuple):
+    """A tensor that a pass returns."""
+
+    shape: tuple[int, ...]
+    operand: int | None = None
+    """Index of the operand that it is a cotangent of; None for values and for cotangents of parameters."""
+    summed: bool = False
+    """Summed over all points."""
+
+    def joined(self, parts: Sequence[Tensor]) -> Tensor:
+        """The result of several networks from that of each: rows follow one another, sums have an axis or are added."""
+        if not self.summed:
+            return torch.cat(list(parts))
+        stacked = torch.stack(list(parts))
+        return stacked if stacked.ndim == len(self.shape) else stacked.sum(0)
+
+
+class Needs(NamedTuple):
+    """Which derivatives are asked for."""
+
+    operands: tuple[bool, ...]
+    parameters: bool
+    cotangents: bool = False
+    """Those of the cotangents of parameters, which only value_bwdbwd has."""
+
+
+class Arguments(NamedTuple):
+    """The flat tensors of a call, taken apart."""
+
+    operands: Tensors
+    weights: Tensors
+    biases: Tensors
+    cotangents: Tensors
+
+
+Dispatch = Callable[["Pass", Call, Tensors], tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass over the whole network; subclasses say what is run and derived."""
+
+    name: str
+    operands: tuple[Operand, ...]
+    options: tuple[str, ...] = ()
+    """Schema of each option, such as "bool need_x"."""
+    returns: str = "Tensor[]"
+    """Schema of the results."""
+
+    has_cotangents = False
+    saves_results = False
+
+    def split(self, call: Call, args: Tensors) -> Arguments:
+        """Take the flat tensors of a call apart."""
+        k, n = len(self.operands), call.layers
+        return Arguments(args[:k], args[k : k + n], args[k + n : k + 2 * n], args[k + 2 * n :])
+
+    def run(self, backend: Any, call: Call, args: Tensors) -> tuple[Tensor, ...]:
+        """Compute the results with the functions of a backend, network after network where there are several."""
+        count = self.networks(call, args)
+        if count is None:
+            return self.run_one(backend, call, args)
+        return over_networks(self, backend, call, args, count)
+
+    def run_one(self, backend: Any, call: Call, args: Tensors) -> tuple[Tensor, ...]:
+        """The same for one network."""
+        raise NotImplementedError
+
+    def networks(self, call: Call, args: Tensors) -> int | None:
+        """Length of the axis of networks that parameters have in front; None where none of them has it."""
+        _, weights, biases, _ = self.split(call, args)
+        axes = [*(w.shape[0] for w in weights if w.ndim > 2), *(b.shape[0] for b in biases if b.ndim > 1)]
+        return axes[0] if axes else None
+
+    def results(self, call: Call, args: Tensors) -> list[Result]:
+        """Shapes of the results, and what they are."""
+        raise NotImplementedError
+
+    def vjp(
+        self, call: Call, args: Tensors, saved: Tensors, bars: Tensors, needs: Needs, dispatch: Dispatch
+    ) -> Tensors:
+        """Cotangents of the flat tensors, None for those that are not needed.
+
+        Args:
+            call: the call.
+            args: its tensors.
+            saved: its results, where the pass saves them.
+            bars: cotangents of its results; None is zero.
+            needs: which derivatives are asked for.
+            dispatch: starts another pass.
+        """
+        return plain_vjp(self, call, args, bars, needs)
+
+
+def over_networks(which: Pass, backend: Any, call: Call, args: Tensors, count: int) -> tuple[Tensor, ...]:
+    """Results of a pass for `count` networks, whose rows of points follow one another, as many for each.
+
+    Parameters without the axis of networks, and seeds without that of points, are shared by all.
+    """
+    k, layers = len(which.operands), call.layers
+    cores = [operand.core if operand.seed else -1 for operand in which.operands]
+    cores += [*[2] * layers, *[1] * layers] * (2 if which.has_cotangents else 1)
+    shared = [arg is None or arg.ndim == core for arg, core in zip(args, cores)]
+
+    def own(i: int, network: int) -> Any:
+        if shared[i]:
+            return args[i]
+        size = args[i].shape[0] // count if i < k else None
+        return args[i][network] if size is None else args[i][network * size : (network + 1) * size]
+
+    if not count:
+        return tuple(args[-1].new_zeros(field.shape) for field in which.results(call, args))
+    parts = [which.run_one(backend, call, tuple(own(i, g) for i in range(len(args)))) for g in range(count)]
+    return tuple(field.joined(column) for field, column in zip(which.results(call, args), zip(*parts, strict=True)))
+
+
+def plain_vjp(which: Pass, call: Call, args: Tensors, bars: Tensors, needs: Needs) -> Tensors:
+    """Vector-Jacobian product of a pass in plain torch, itself differentiable to any order."""
+    parts = which.split(call, args)
+    flags = [*needs.operands, *[needs.parameters] * (2 * call.layers), *[needs.cotangents] * len(parts.cotangents)]
+    picked = [i for i, flag in enumerate(flags) if flag and args[i] is not None]
+    given = [i for i, bar in enumerate(bars) if bar is not None]
+
+    def formula(*inputs: Tensor) -> tuple[Tensor, ...]:
+        full = list(args)
+        for i, tensor in zip(picked, inputs):
+            full[i] = tensor
+        results = which.run(reference, call, tuple(full))
+        return tuple(results[i] for i in given)
+
+    found: list[Tensor | None] = [None] * len(args)
+    if picked and given:
+        pull = torch.func.vjp(formula, *(args[i] for i in picked))[1]
+        for i, bar in zip(picked, pull(tuple(bars[i] for i in given))):
+            found[i] = bar
+    return tuple(found)
