@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .configs import launch, layer_tile
+from .configs import COUNTS, launch, layer_tile
 from .jet import Trace, apply_form, curvature
 from .network import Network
 from .sine import sincos
@@ -19,7 +19,7 @@ from .tiles import load_tile, rows_of, store_tile, thin_product, wide_product
 from .weight_grad import WeightGrads
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def adjoint_layer(
     B, W, scales, Z, A, G, rows, N, H,
     C: tl.constexpr, THIN: tl.constexpr, INNER: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr,
@@ -54,7 +54,7 @@ def slopes(Z, rows, row, live, n, WIDTH: tl.constexpr, K: tl.constexpr):
     return p
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def second_derivatives(
     Z, A, S, rows, N, C: tl.constexpr, K: tl.constexpr, WIDTH: tl.constexpr, FAST: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr,
@@ -78,7 +78,7 @@ def second_derivatives(
                     tl.store(S + ((row * C + c) * K + j) * K + k, value, mask=live)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def adjoint_layer_up(
     A_bar, W, scales, Z, A, S_bar, Y, E, rows, N, H,
     C: tl.constexpr, K: tl.constexpr, THIN: tl.constexpr, INNER: tl.constexpr, WIDTH: tl.constexpr,
@@ -113,7 +113,7 @@ def adjoint_layer_up(
     store_tile(E, row, live, n, WIDTH, e)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def adjoint_layer_down(
     B, W, scales, Z, A, S_bar, E, Z_bar, rows, N, H,
     C: tl.constexpr, K: tl.constexpr, THIN: tl.constexpr, INNER: tl.constexpr, WIDTH: tl.constexpr,
@@ -252,8 +252,8 @@ def _run(
     else:
         layer = net.hidden[l if down else l - 1]
         W, scales = layer.matrix, layer.scales
-    tile = layer_tile(max(C, 1 + counts.get("K", 0)), width, 16 if thin else inner, net.mode)
+    tile = layer_tile(B.device, max(C, 1 + counts.get("K", 0)), width, inner, net.mode, thin=thin)
     sizes = {"C": C, **counts, "THIN": thin, "INNER": inner, "WIDTH": width, "PARTS": W.shape[1]}
     grid = (rows // N * triton.cdiv(N, tile["BM"]), width // tile["BN"])
-    modes = {"FAST": net.fast, "MODE": net.mode, "STAGES": 1}
+    modes = {"FAST": net.fast, "MODE": net.mode}
     launch(kernel, grid, B, W, scales, *buffers, rows, N, net.units[l], **sizes, **modes, **tile)

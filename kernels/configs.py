@@ -14,17 +14,18 @@ from typing import Any, NamedTuple
 import torch
 import triton
 
-from .sine import INTERPRETED
-
 # Rows of one call of a layerwise kernel: bounds what a pass allocates, and every offset in its buffers to 32 bits.
 BUFFER_ELEMENTS = 1 << 28
 CHUNK_ROWS = 1 << 15
 # Rows of one partial sum of weight gradients.
 SPLIT_ROWS = 1024
+# Arguments that follow the number of points: code that Triton specialises to them could round a row in another way.
+COUNTS = ["rows", "N", "s_channel"]
 # Bytes of shared memory that a program may have, by chip; 86 stands for every chip that has no more than 99 KB.
 SHARED = {80: 166912, 86: 101376, 90: 232448, 100: 232448}
-# Registers of a thread for sums, which leave enough for mixing the channels afterwards.
-SUMS = 80
+# Registers of a thread for sums, which leave enough for mixing the channels afterwards; on sm_100 they come from a
+# memory of 512 columns, and beyond it the compiler makes an empty kernel.
+SUMS = {80: 40, 86: 40, 90: 80, 100: 64}
 
 
 def padded(width: int) -> int:
@@ -52,7 +53,8 @@ class Tile(NamedTuple):
         sums = channels * self.BM * self.BN * number // (128 * self.num_warps)
         rows = (self.STAGES - 1) * channels * self.BM * self.BK
         shared = number * (rows + self.STAGES * self.BN * self.BK + self.BM * self.BN)
-        return sums <= SUMS and shared <= SHARED[chip]
+        # The sine of fp64 needs half of the registers.
+        return sums <= SUMS[chip] * 4 // number and shared <= SHARED[chip]
 
 
 # By preference: a kernel reads its channels width / BN times. With 64 rows a warp group of sm_90 multiplies.
@@ -60,30 +62,41 @@ _WIDE = (
     Tile(128, 128, 32, 8, 2), Tile(64, 128, 32, 8, 2), Tile(64, 64, 32, 8, 2), Tile(64, 32, 32, 8, 2),
     Tile(16, 32, 32, 4, 2), Tile(16, 16, 32, 4, 2), Tile(16, 16, 16, 4, 1),
 )  # fmt: skip
+# Without warp groups, whose operands come from shared memory, fewer rows spare registers.
+_WIDE_SMALL = (
+    Tile(64, 128, 32, 8, 2), Tile(32, 64, 32, 8, 2), Tile(16, 32, 32, 4, 2), Tile(16, 16, 32, 4, 2),
+    Tile(16, 16, 16, 4, 1),
+)  # fmt: skip
 _WIDE_FP64 = (Tile(16, 32, 16, 4, 1), Tile(16, 16, 16, 4, 1))
 _THIN = (Tile(32, 64, 16, 4, 1), Tile(16, 64, 16, 4, 1), Tile(16, 32, 16, 4, 1), Tile(16, 16, 16, 4, 1))
 
 
-def layer_tile(channels: int, width: int, inner: int, mode: str, *, thin: bool = False) -> dict[str, Any]:
+def layer_tile(
+    device: torch.device, channels: int, width: int, inner: int, mode: str, *, thin: bool = False
+) -> dict[str, Any]:
     """Tile of a kernel that multiplies all channels with one matrix and mixes them afterwards.
 
     Args:
+        device: of the channels.
         channels: how many are multiplied.
         width: padded columns of the result.
-        inner: padded columns of the channels.
+        inner: columns of the channels, padded unless thin.
         mode: of the products.
-        thin: whether the channels have few columns, which are not padded.
+        thin: whether the channels have few columns, which are multiplied one by one.
     """
-    chip = architecture()
-    tuned = _tuned().get(f"sm_{chip} {channels} {width} {inner} {mode}")
-    if tuned and not thin:
+    chip = architecture(device)
+    tuned = None if thin else _tuned().get(f"sm_{chip} {channels} {width} {inner} {mode}")
+    if tuned:
         return Tile(*tuned)._asdict()
-    found = None
-    for tile in _THIN if thin else _WIDE_FP64 if mode == "fp64" else _WIDE:
-        found = tile._replace(BN=divisor(width, tile.BN), BK=tile.BK if thin else divisor(inner, tile.BK))
-        if found.fits(channels, mode, chip):
-            break
-    return found._asdict()
+    inner, tiles = 16 if thin else inner, _THIN if thin else _wide(mode, chip)
+    tiles = tuple(tile._replace(BN=divisor(width, tile.BN), BK=divisor(inner, tile.BK)) for tile in tiles)
+    return next((tile for tile in tiles if tile.fits(channels, mode, chip)), tiles[-1])._asdict()
+
+
+def _wide(mode: str, chip: int) -> tuple[Tile, ...]:
+    if mode == "fp64":
+        return _WIDE_FP64
+    return _WIDE if chip in (90, 100) else _WIDE_SMALL
 
 
 @functools.cache
@@ -108,7 +121,9 @@ def whole_tile(channels: int, width: int, hidden: int, parts: int) -> dict[str, 
 
 def gradient_tile(width: int, inner: int, mode: str) -> dict[str, Any]:
     """Tile of a weight gradient [width, inner]; BR is the slice of rows."""
-    return {"BN": divisor(width, 64), "BK": divisor(inner, 64), "BR": 32, "num_warps": 4}
+    if mode == "fp64":
+        return {"BN": 16, "BK": 16, "BR": 16, "num_warps": 4, "STAGES": 1}
+    return {"BN": divisor(width, 64), "BK": divisor(inner, 64), "BR": 32, "num_warps": 4, "STAGES": 2}
 
 
 def divisor(width: int, most: int) -> int:
@@ -143,13 +158,13 @@ def recording(chip: int) -> Iterator[list[Launch]]:
         _recording = None
 
 
-def architecture() -> int:
-    """The chip of SHARED that tiles are chosen for: the current device, sm_90 where there is none."""
+def architecture(device: torch.device) -> int:
+    """The chip of SHARED that tiles are chosen for; sm_90 where the device is no GPU."""
     if _recording is not None:
         return _recording.chip
-    if INTERPRETED or not torch.cuda.is_available():
+    if device.type != "cuda":
         return 90
-    return {(8, 0): 80, (9, 0): 90, (10, 0): 100, (10, 3): 100}.get(torch.cuda.get_device_capability(), 86)
+    return {(8, 0): 80, (9, 0): 90, (10, 0): 100, (10, 3): 100}.get(torch.cuda.get_device_capability(device), 86)
 
 
 def launch(

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .configs import launch, layer_tile
+from .configs import COUNTS, launch, layer_tile
 from .network import Network
 from .sine import sincos
 from .tiles import load_tile, rows_of, store_tile, thin_product, wide_product
@@ -41,7 +41,7 @@ def curvature(M, m_row, live, p, r: tl.constexpr, K: tl.constexpr):
     return total
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def jet_layer(
     X, W, scales, bias, M, Y, Z, rows, N, H, m_stride,
     K: tl.constexpr, R: tl.constexpr, THIN: tl.constexpr, INNER: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr,
@@ -86,7 +86,7 @@ def jet_layer(
             store_tile(Z + (1 + K + r) * rows * WIDTH, row, live, n, WIDTH, q)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def jet_layer_bwd(
     B, W, scales, Z, M, Z_bar, M_bar, rows, N, H, m_stride,
     K: tl.constexpr, R: tl.constexpr, THIN: tl.constexpr, INNER: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr,
@@ -169,9 +169,9 @@ def _sine_layer(net: Network, l: int, X: Tensor, M: Tensor, N: int, keep: bool) 
     Z = torch.empty_like(Y) if keep else Y
     layer = net.hidden[l - 1] if l else None
     weights = (layer.matrix, layer.scales, layer.bias) if layer else (net.first, net.first_bias, net.first_bias)
-    tile = layer_tile(1 + K + R, width, X.shape[2] if l else 16, net.mode)
+    tile = layer_tile(X.device, 1 + K + R, width, X.shape[2], net.mode, thin=l == 0)
     sizes = {"K": K, "R": R, "THIN": l == 0, "INNER": X.shape[2], "WIDTH": width, "PARTS": weights[0].shape[1]}
-    modes = {"KEEP": keep, "FAST": net.fast, "MODE": net.mode, "STAGES": 1}
+    modes = {"KEEP": keep, "FAST": net.fast, "MODE": net.mode}
     grid = (rows // N * triton.cdiv(N, tile["BM"]), width // tile["BN"])
     arguments = X, *weights, M, Y, Z, rows, N, net.units[l], M.stride(0) if M.ndim == 4 else 0
     launch(jet_layer, grid, *arguments, **sizes, **modes, **tile)
@@ -216,9 +216,11 @@ def _sine_layer_bwd(net: Network, l: int, B: Tensor, Z: Tensor, M: Tensor, M_bar
     K, R, top = M.shape[-1], M.shape[-3], l + 1 == len(net.units)
     W, scales = (net.last, net.last) if top else (net.hidden[l].matrix, net.hidden[l].scales)
     Z_bar = torch.empty_like(Z)
-    tile = layer_tile(C, width, 16 if top else B.shape[2], net.mode)
+    # The sums of M_bar take the registers of another channel.
+    more = int(M_bar is not None)
+    tile = layer_tile(B.device, C + more, width, B.shape[2], net.mode, thin=top)
     sizes = {"K": K, "R": R, "THIN": top, "INNER": B.shape[2], "WIDTH": width, "PARTS": W.shape[1]}
-    modes = {"NEED_M": M_bar is not None, "FAST": net.fast, "MODE": net.mode, "STAGES": 1}
+    modes = {"NEED_M": M_bar is not None, "FAST": net.fast, "MODE": net.mode}
     grid = (rows // N * triton.cdiv(N, tile["BM"]), width // tile["BN"])
     sums = Z if M_bar is None else M_bar
     arguments = B, W, scales, Z, M, Z_bar, sums, rows, N, net.units[l], M.stride(0) if M.ndim == 4 else 0

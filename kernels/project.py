@@ -4,11 +4,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .configs import divisor, launch
+from .configs import COUNTS, divisor, launch
 from .tiles import load_tile, rows_of
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def project(
     X, W, Y, rows, N, H, OUT, unit, out, WIDTH: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BO: tl.constexpr
 ):

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .configs import SPLIT_ROWS, divisor, gradient_tile, launch
+from .configs import COUNTS, SPLIT_ROWS, divisor, gradient_tile, launch
 from .dot import dot, guarded, narrow, powers_of_two, remainder
 from .tiles import load_tile
 
@@ -20,7 +20,7 @@ def _split(N, SPLIT: tl.constexpr):
     return (tl.program_id(2) // splits) * N + first, tl.minimum(N - first, SPLIT)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def weight_grad(
     Z_bar, X, partial, rows, N, z_channel, x_channel,
     C: tl.constexpr, WIDTH: tl.constexpr, INNER: tl.constexpr, SPLIT: tl.constexpr, MODE: tl.constexpr,
@@ -52,7 +52,7 @@ def weight_grad(
     tl.store(partial + (tl.program_id(2) * WIDTH + n[:, None]) * INNER + k[None, :], total)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def thin_grad(
     Z_bar, S, partial, rows, N, J, z_channel, s_channel,
     C: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr, BN: tl.constexpr, BR: tl.constexpr,
@@ -90,7 +90,7 @@ class WeightGrads:
         partial = Z_bar.new_empty(networks, splits, width, inner)
         tile = gradient_tile(width, inner, mode)
         grid = (width // tile["BN"], inner // tile["BK"], networks * splits)
-        sizes = {"C": C, "WIDTH": width, "INNER": inner, "SPLIT": SPLIT_ROWS, "MODE": mode, "STAGES": 1}
+        sizes = {"C": C, "WIDTH": width, "INNER": inner, "SPLIT": SPLIT_ROWS, "MODE": mode}
         launch(weight_grad, grid, Z_bar, X, partial, rows, N, Z_bar.stride(0), X.stride(0), **sizes, **tile)
         _add(self.matrices, layer, partial.sum(1))
 
