@@ -119,7 +119,8 @@ def _first(
     return channels
 
 
-@triton.jit
+# Not specialised on sizes: one compiled kernel serves every number of points.
+@triton.jit(do_not_specialize=["N", "H", "H_last", "m_stride"])
 def whole(
     S, first, first_bias, P, scales, bias, last, last_bias, M, Y, N, H, H_last, m_stride,
     origin, step, start, shape, gain, offset,
@@ -133,13 +134,16 @@ def whole(
     WIDTH]; scales and bias [L, networks, WIDTH]; last [networks, O, H_last]; Y [1 + K + R, networks, N, O], values with
     their bias. M holds forms [R, K, K] at every multiple of m_stride.
     """
-    net = tl.program_id(1)
+    # Wide, since channels times networks times points may pass 31 bits.
+    net = tl.program_id(1).to(tl.int64)
     n = tl.arange(0, WIDTH)
     matrices = ()
     if HOIST:
         for l in tl.static_range(L):
             matrices = matrices + (_matrix(P, l, net, WIDTH, PARTS),)
     b = tl.load(first_bias + net * H + n, mask=n < H, other=0.0)
+    # Rows of all channels may be more than 32 bits count.
+    N = N.to(tl.int64)
     t = tl.program_id(0).to(tl.int64)
     while t * BM < N:
         pixel = t * BM + tl.arange(0, BM)
