@@ -92,7 +92,9 @@ def _jet_outputs(points: Points, rows: slice) -> Tensor:
     if not fits(net.kernels, C):
         last, _ = jet_sweep(net.kernels, S, M, n, keep=False)
         return net.outputs(last)
-    Y = S.new_empty(C, 1, n, net.kernels.outputs)
+    # Forms without directions give zeros, which the kernel does not write.
+    make = S.new_zeros if len(S) == 1 < C else S.new_empty
+    Y = make(C, 1, n, net.kernels.outputs)
     fused(net.kernels, S[:, None], Y, M if len(S) > 1 else None)
     return Y[:, 0]
 
