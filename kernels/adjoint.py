@@ -60,14 +60,14 @@ def second_derivatives(
     BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     """(19): subtract this layer's part from S [rows, C, K, K]; one program per tile of rows sums over all units."""
-    _, row, live = rows_of(tl.program_id(0), N, BM)
+    _net, row, live = rows_of(tl.program_id(0), N, BM)
     for c in tl.static_range(C):
         for k in tl.static_range(K):
             for j in tl.static_range(k, K):
                 total = tl.zeros((BM, BN), Z.dtype.element_ty)
                 for start in range(0, WIDTH, BN):
                     n = start + tl.arange(0, BN)
-                    sine, _ = sincos(load_tile(Z, row, live, n, WIDTH), FAST)
+                    sine, _cosine = sincos(load_tile(Z, row, live, n, WIDTH), FAST)
                     p_k = load_tile(Z + (1 + k) * rows * WIDTH, row, live, n, WIDTH)
                     p_j = load_tile(Z + (1 + j) * rows * WIDTH, row, live, n, WIDTH)
                     total += load_tile(A + c * rows * WIDTH, row, live, n, WIDTH) * sine * p_k * p_j
@@ -178,10 +178,10 @@ def contracted(net: Network, trace: Trace, adjoints: Adjoints, N: int) -> Tensor
             "K": K,
             "WIDTH": Z.shape[2],
             "FAST": net.fast,
-            "BM": 32,
+            "BM": 16,
             "BN": min(64, Z.shape[2] & -Z.shape[2]),
         }
-        launch(second_derivatives, (rows // N * triton.cdiv(N, 32),), Z, A, S, rows, N, **sizes, num_warps=4)
+        launch(second_derivatives, (rows // N * triton.cdiv(N, 16),), Z, A, S, rows, N, **sizes, num_warps=4)
     return S
 
 
@@ -252,7 +252,8 @@ def _run(
     else:
         layer = net.hidden[l if down else l - 1]
         W, scales = layer.matrix, layer.scales
-    tile = layer_tile(B.device, max(C, 1 + counts.get("K", 0)), width, inner, net.mode, thin=thin)
+    # Adjoints and slopes need registers next to the channels that are multiplied.
+    tile = layer_tile(B.device, C + 1 + counts.get("K", 0), width, inner, net.mode, thin=thin)
     sizes = {"C": C, **counts, "THIN": thin, "INNER": inner, "WIDTH": width, "PARTS": W.shape[1]}
     grid = (rows // N * triton.cdiv(N, tile["BM"]), width // tile["BN"])
     modes = {"FAST": net.fast, "MODE": net.mode}

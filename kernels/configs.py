@@ -47,8 +47,10 @@ class Tile(NamedTuple):
     num_warps: int
     STAGES: int
 
-    def fits(self, channels: int, mode: str, chip: int) -> bool:
-        """Whether the sums stay in registers, and the slices on their way and one result in shared memory."""
+    def fits(self, channels: int, width: int, inner: int, mode: str, chip: int) -> bool:
+        """Whether it divides the matrix, its sums stay in registers, and its slices and a result in shared memory."""
+        if width % self.BN or inner % self.BK:
+            return False
         number = 8 if mode == "fp64" else 4
         sums = channels * self.BM * self.BN * number // (128 * self.num_warps)
         rows = (self.STAGES - 1) * channels * self.BM * self.BK
@@ -89,8 +91,7 @@ def layer_tile(
     if tuned:
         return Tile(*tuned)._asdict()
     inner, tiles = 16 if thin else inner, _THIN if thin else _wide(mode, chip)
-    tiles = tuple(tile._replace(BN=divisor(width, tile.BN), BK=divisor(inner, tile.BK)) for tile in tiles)
-    return next((tile for tile in tiles if tile.fits(channels, mode, chip)), tiles[-1])._asdict()
+    return next((tile for tile in tiles if tile.fits(channels, width, inner, mode, chip)), tiles[-1])._asdict()
 
 
 def _wide(mode: str, chip: int) -> tuple[Tile, ...]:

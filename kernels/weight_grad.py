@@ -34,7 +34,7 @@ def weight_grad(
     k = tl.program_id(1) * BK + tl.arange(0, BK)
     total = tl.zeros((BN, BK), Z_bar.dtype.element_ty)
     first, count = _split(N, SPLIT)
-    for c in tl.static_range(C):
+    for c in range(C):
         for start in tl.range(0, count, BR, num_stages=STAGES):
             row = first + start + tl.arange(0, BR)
             live = start + tl.arange(0, BR) < count
