@@ -114,10 +114,13 @@ def widest(channels: int, mode: str) -> int:
     return 64 if channels <= 5 else 0
 
 
-def whole_tile(channels: int, width: int, hidden: int, parts: int) -> dict[str, Any]:
+def whole_tile(device: torch.device, channels: int, width: int, hidden: int, parts: int) -> dict[str, Any]:
     """Tile of `whole`; hidden matrices are held for all tiles of a program where they leave room for activations."""
     held = hidden * parts * width * width * 2
-    return {"BM": 128 if channels == 1 else 64, "HOIST": channels == 1 and 0 < held <= 100 * 1024, "num_warps": 8}
+    # As many rows as the compiler keeps in registers: every channel of a row is there at once.
+    most = 32 if channels * width <= 256 else 16
+    rows = {90: 128, 100: 64}.get(architecture(device), most) if channels == 1 else most
+    return {"BM": rows, "HOIST": channels == 1 and 0 < held <= 100 * 1024, "num_warps": 8}
 
 
 def gradient_tile(width: int, inner: int, mode: str) -> dict[str, Any]:

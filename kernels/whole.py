@@ -85,15 +85,16 @@ def _first_bias(b, BM: tl.constexpr, WIDTH: tl.constexpr):
     """
     if b.dtype == tl.float64:
         return tl.zeros((BM, WIDTH), tl.float64) + b[None, :]
-    k = tl.arange(0, 16)
-    high = b.to(tl.bfloat16).to(tl.float32)
-    middle = (b - high).to(tl.bfloat16).to(tl.float32)
-    parts = tl.where(
-        k[:, None] == 0, high[None, :], tl.where(k[:, None] == 1, middle[None, :], (b - high - middle)[None, :])
-    )
-    parts = tl.where(k[:, None] < 3, parts, 0.0)
-    ones = tl.where((k < 3)[None, :], 1.0, 0.0) + tl.zeros((BM, 16), tl.float32)
-    return dot(ones, narrow(parts, "bf16"), parts, "bf16")
+    else:
+        k = tl.arange(0, 16)
+        high = b.to(tl.bfloat16).to(tl.float32)
+        middle = (b - high).to(tl.bfloat16).to(tl.float32)
+        parts = tl.where(
+            k[:, None] == 0, high[None, :], tl.where(k[:, None] == 1, middle[None, :], (b - high - middle)[None, :])
+        )
+        parts = tl.where(k[:, None] < 3, parts, 0.0)
+        ones = tl.where((k < 3)[None, :], 1.0, 0.0) + tl.zeros((BM, 16), tl.float32)
+        return dot(ones, narrow(parts, "bf16"), parts, "bf16")
 
 
 @triton.jit
@@ -213,7 +214,7 @@ def fused(net: Network, S: Tensor | None, Y: Tensor, M: Tensor | None = None, gr
     weights = net.hidden[0][:3] if hidden else (net.first, net.first, net.first)
     parts = weights[0].shape[1] if hidden else 1
     R, K = (0, 0) if M is None else M.shape[-3:-1]
-    tile = whole_tile(C, width, hidden, parts)
+    tile = whole_tile(Y.device, C, width, hidden, parts)
     sizes = {"D": net.inputs, "O": O, "L": hidden, "K": K, "R": R, "WIDTH": width, "PARTS": parts}
     modes = {"GRID": S is None, "LEVELS": LEVELS.get(Y.dtype, 0), "FAST": net.fast, "MODE": net.mode}
     points, forms = net.first if S is None else S, net.first if M is None else M
