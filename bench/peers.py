@@ -29,7 +29,7 @@ class Entrants(NamedTuple):
 def our_call(problem: Problem) -> tuple[fastsiren.Siren, Call]:
     """Return our module with the problem's weights, and the call through the fused loss or the operator."""
     w, x, target = problem.workload, problem.x, problem.target
-    net = fastsiren.Siren(w.d, w.width, w.layers, w.o)
+    net = fastsiren.Siren(w.d, w.width, w.layers, w.o, precision=problem.precision, device=x.device)
     net.load_state_dict(problem.module.state_dict())
     operators: dict[str, Callable[[], tuple[Tensor, ...]]] = {
         "forward": lambda: (net(x),),
@@ -149,7 +149,7 @@ def torch_jet(problem: Problem) -> Contender:
     from jet import jet
 
     w, x, target = problem.workload, problem.x, problem.target
-    seeds = (x, torch.eye(w.d).unsqueeze(1).expand(w.d, w.points, w.d), torch.zeros_like(x))
+    seeds = (x, torch.eye(w.d, device=x.device).unsqueeze(1).expand(w.d, w.points, w.d), torch.zeros_like(x))
     transformed = jet(problem.module, (x,), collapsed=True)
 
     def outputs() -> tuple[Tensor, ...]:

@@ -42,12 +42,14 @@ class Problem:
         module: The network in plain PyTorch; every contender has its weights.
         x: Coordinates in [-1, 1], [N, D].
         target: Target of the loss; a kind without one ignores it.
+        precision: Of ours; None is fp32.
     """
 
     workload: Workload
     module: OfficialSiren
     x: Tensor  # [N, D]
     target: Tensor  # [N, O] or [N, D]
+    precision: str | None = None
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -55,19 +57,20 @@ class Problem:
         return list(self.module.parameters()) if self.workload.training else []
 
 
-def make(workload: Workload, seed: int = 0) -> Problem:
-    """Return a workload's inputs in fp32; the same seed gives the same bits.
+def make(workload: Workload, seed: int = 0, device: torch.device | str = "cpu") -> Problem:
+    """Return a workload's inputs in fp32; the same seed gives the same bits on every device.
 
     Args:
         workload: What to compute.
         seed: Of the weights, coordinates and targets.
+        device: Where they lie.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = OfficialSiren(workload.d, workload.width, workload.layers, workload.o)
     x = torch.rand(workload.points, workload.d, generator=generator) * 2 - 1
-    return Problem(workload, module, x, target_of(workload, generator))
+    return Problem(workload, module.to(device), x.to(device), target_of(workload, generator).to(device))
 
 
 def eager_call(problem: Problem, chunk: int | None = None) -> Call:
@@ -86,7 +89,7 @@ def eager_call(problem: Problem, chunk: int | None = None) -> Call:
 def in_double(problem: Problem) -> Problem:
     """Return the same inputs, bit for bit, in fp64."""
     w = problem.workload
-    module = OfficialSiren(w.d, w.width, w.layers, w.o).double()
+    module = OfficialSiren(w.d, w.width, w.layers, w.o).to(problem.x.device, torch.float64)
     module.load_state_dict(problem.module.state_dict())
     return Problem(w, module, problem.x.double(), problem.target.double())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -85,33 +86,34 @@ def text(value: object) -> str:
     return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def append(path: Path, rows: list[Row]) -> None:
+def append(path: Path, rows: Sequence[Any]) -> None:
     """Append rows to a CSV file, with a header when the file is new.
 
     Args:
         path: The file; its folder is made.
-        rows: What to append.
+        rows: What to append, at least one: Row or another dataclass, all of one kind.
 
     Raises:
         ValueError: The file has other columns.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     new = not path.exists() or path.stat().st_size == 0
+    columns = tuple(field.name for field in fields(rows[0]))
     if not new:
-        check_header(path)
+        check_header(path, columns)
     with path.open("a", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         if new:
-            writer.writerow(COLUMNS)
+            writer.writerow(columns)
         writer.writerows([text(value) for value in asdict(row).values()] for row in rows)
 
 
-def check_header(path: Path) -> None:
-    """Raise ValueError where the columns of a file are not those of Row."""
+def check_header(path: Path, columns: Sequence[str] = COLUMNS) -> None:
+    """Raise ValueError where the columns of a file are others."""
     with path.open(newline="") as file:
         header = next(csv.reader(file), [])
-    if tuple(header) != COLUMNS:
-        raise ValueError(f"{path} has the columns {', '.join(header)}; expected are {', '.join(COLUMNS)}")
+    if tuple(header) != tuple(columns):
+        raise ValueError(f"{path} has the columns {', '.join(header)}; expected are {', '.join(columns)}")
 
 
 def read(path: Path) -> list[Row]:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import torch
+
 # A sample shorter than this is the mean of several calls.
 SHORTEST_SAMPLE = 0.005
 MIN_ROUNDS = 3
@@ -54,12 +56,24 @@ def clock(call: Callable[[], object], repeats: int = 1) -> float:
     return (time.perf_counter() - start) / repeats
 
 
+def cuda_clock(call: Callable[[], object], repeats: int = 1) -> float:
+    """Return the mean seconds of a number of calls in a row on the current CUDA device, by its own events."""
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    for _ in range(repeats):
+        call()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1e3 / repeats
+
+
 def interleave(
     calls: Mapping[str, Callable[[], object]],
     *,
     seconds: float,
     min_rounds: int = MIN_ROUNDS,
     max_rounds: int = MAX_ROUNDS,
+    clock: Callable[[Callable[[], object], int], float] = clock,
 ) -> dict[str, list[float]]:
     """Time calls in rounds, each round every call once, until the budget is spent.
 
@@ -68,13 +82,14 @@ def interleave(
         seconds: Budget for the rounds.
         min_rounds: Rounds that run even past the budget.
         max_rounds: Rounds after which the samples suffice.
+        clock: What times a number of calls.
 
     Returns:
         Seconds of every sample: the same number, in the same order, for every name.
     """
     samples: dict[str, list[float]] = {name: [] for name in calls}
     with no_garbage_collection():
-        repeats = {name: max(1, math.ceil(SHORTEST_SAMPLE / clock(call))) for name, call in calls.items()}
+        repeats = {name: max(1, math.ceil(SHORTEST_SAMPLE / clock(call, 1))) for name, call in calls.items()}
         end, done = time.perf_counter() + seconds, 0
         while done < min_rounds or (done < max_rounds and time.perf_counter() < end):
             for name, call in calls.items():
