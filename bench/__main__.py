@@ -1,4 +1,4 @@
-"""Command line: `python -m fastsiren.bench cpu`, `report`, `gates`."""
+"""Command line: `python -m fastsiren.bench cpu`, `gpu`, `roofline`, `report`, `gates`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from . import cpu, gates, records, report
+from . import cpu, gates, machine, records, report, roofline
 from .peers import PEERS
 from .workloads import SETS, select
 
@@ -34,6 +34,18 @@ def add_cpu(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument("--list", action="store_true", help="print the chosen workloads and stop")
     parser.add_argument("--out", type=Path, default=records.results_folder(), help="folder of cpu.csv")
     parser.set_defaults(run=run_cpu)
+
+
+def add_gpu(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare `gpu` and `roofline`."""
+    parser = commands.add_parser("gpu", help="check, tune and measure on an NVIDIA GPU; exit code 1 if a check failed")
+    parser.add_argument("--out", type=Path, required=True, help="folder of gpu.csv, the JSON lines and the log")
+    parser.add_argument("--quick", action="store_true", help="small cases and workloads only")
+    parser.add_argument("--budget", type=float, default=540.0, metavar="SECONDS", help="for everything, default 540")
+    parser.add_argument("--commit", help="commit in the rows; default: that of the source tree")
+    parser.set_defaults(run=run_gpu)
+    bounds = commands.add_parser("roofline", help="print what GPUs can do at best; needs none")
+    bounds.set_defaults(run=run_roofline)
 
 
 def add_readers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -73,6 +85,23 @@ def run_cpu(options: argparse.Namespace, arguments: list[str]) -> int:
     return next((abs(code) for code in codes if code), 0)
 
 
+def run_gpu(options: argparse.Namespace, arguments: list[str]) -> int:
+    """Check, tune and measure, in worker processes."""
+    # Only here: it imports Triton, which the other commands do without.
+    from . import gpu
+    from .gpu_pool import Settings
+
+    commit = options.commit or machine.commit()
+    settings = Settings(str(options.out.resolve()), options.quick, commit, 0.1 if options.quick else 1.0)
+    return gpu.run(settings, options.budget)
+
+
+def run_roofline(options: argparse.Namespace, arguments: list[str]) -> int:
+    """Print the bounds."""
+    print(roofline.table())
+    return 0
+
+
 def run_report(options: argparse.Namespace, arguments: list[str]) -> int:
     """Print the table and draw the plot."""
     rows = records.latest(records.read(options.out / "cpu.csv"), isa=options.isa, commit=options.commit)
@@ -105,8 +134,9 @@ def main(arguments: list[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(prog="python -m fastsiren.bench", description="Benchmarks of fastsiren.")
-    commands = parser.add_subparsers(required=True, metavar="cpu | report | gates")
+    commands = parser.add_subparsers(required=True, metavar="cpu | gpu | roofline | report | gates")
     add_cpu(commands)
+    add_gpu(commands)
     add_readers(commands)
     options = parser.parse_args(arguments)
     try:

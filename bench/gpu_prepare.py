@@ -1,0 +1,41 @@
+"""Compiles ahead, beside the checks, what is tuned and measured later: compilers keep their results on disk."""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+
+import torch
+
+import fastsiren
+
+from . import gpu_tune
+from .gpu_contenders import COMPILED, build, others, problem_of
+from .gpu_items import Outcome
+from .gpu_measure import FULL
+from .gpu_pool import Settings
+from .workloads import parse
+
+
+def items(settings: Settings) -> list[str]:
+    """Return the compiled peers' workloads and the keys of tuning, interleaved."""
+    if settings.quick:
+        return []
+    pairs = zip_longest((w.name for w in FULL), (f"tune:{name}" for name in gpu_tune.items(settings)))
+    return [name for pair in pairs for name in pair if name]
+
+
+def run(name: str, settings: Settings) -> Outcome:
+    """Compile by running once."""
+    if name.startswith("tune:"):
+        return gpu_tune.prepared(name.removeprefix("tune:"))
+    workload = parse(name)
+    problem = problem_of(workload)
+    names = [peer for peer in others(workload, True) if peer in COMPILED]
+    with fastsiren.use_backend("triton"):
+        for peer in ("ours", "ours_fp16", *names):
+            try:
+                build(peer, problem).call()
+            except torch.OutOfMemoryError:
+                # Others run beside this; the measurement, alone on the device, compiles it then.
+                return Outcome("skipped", f"{peer}: not enough memory beside the other workers")
+    return Outcome("passed", f"compiled {', '.join(names)}")

@@ -1,0 +1,86 @@
+"""Checks of `gpu`: the sine of the kernels against fp64, over every size of phase and at special values."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+from fastsiren.kernels.sine import sincos, sine
+from torch import Tensor
+
+from .gpu_items import DEVICE, INTERPRETED, Outcome, judged
+from .gpu_pool import Settings
+
+COUNT = 1 << (12 if INTERPRETED else 22)
+# What kernels/sine.py promises: fp32, 2 ulp or 1e-7 for |z| up to 5e6; fast, 5e-7.
+ULP, ABSOLUTE, FAST_ABSOLUTE, DOUBLE = 2.0, 1e-7, 5e-7, 4e-16
+# The interpreter's multiply-adds round twice: there, one period is as far as the reduction is exact.
+REACH = {"fp32": 2.0, "fast": 2.0, "fp64": 1e5} if INTERPRETED else {"fp32": 5e6, "fast": 1e5, "fp64": 1e5}
+SPECIAL = (0.0, -0.0, 1e-45, 1e-38, 1e-20, 1e-7, 1e-3, math.pi / 4, math.pi / 2, math.pi, 105615.0, 1e5, 5e6)
+BEYOND = (1e8, 3.4e38, math.inf, -math.inf, math.nan)
+
+
+@triton.jit
+def sweep(Z, alone, s, c, FAST: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Store sine(z), and sine and cosine of sincos(z)."""
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    z = tl.load(Z + i)
+    both_s, both_c = sincos(z, FAST)
+    tl.store(alone + i, sine(z, FAST))
+    tl.store(s + i, both_s)
+    tl.store(c + i, both_c)
+
+
+def items(settings: Settings) -> list[str]:
+    """Return the three sines."""
+    return ["fp32", "fast", "fp64"]
+
+
+def swept(z: Tensor, fast: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the sine alone, and sine and cosine together, of numbers whose count is a multiple of 256."""
+    alone, s, c = (torch.empty_like(z) for _ in range(3))
+    sweep[(z.numel() // 256,)](z, alone, s, c, FAST=fast, BLOCK=256, num_warps=4, enable_fp_fusion=True)
+    return alone, s, c
+
+
+def arguments(reach: float, dtype: torch.dtype) -> Tensor:
+    """Return special values, then phases evenly spaced in their logarithm and in themselves, of both signs."""
+    generator = torch.Generator().manual_seed(0)
+    even, spread = torch.rand(2, COUNT // 2, generator=generator, dtype=torch.float64)
+    z = torch.cat([reach * (2 * even - 1), torch.exp2(spread * math.log2(reach * 2**20)) / 2**20])
+    z[: len(SPECIAL)] = torch.tensor(SPECIAL, dtype=torch.float64).clamp(max=reach)
+    z[COUNT // 2 + COUNT // 4 :] *= -1
+    return z.to(dtype).to(DEVICE)
+
+
+def run(name: str, settings: Settings) -> Outcome:
+    """Sweep one sine."""
+    dtype = torch.float64 if name == "fp64" else torch.float32
+    z = arguments(REACH[name], dtype)
+    alone, s, c = swept(z, name == "fast")
+    exact = torch.sin(z.double()), torch.cos(z.double())
+    pairs = ((alone, exact[0]), (s, exact[0]), (c, exact[1]))
+    absolute = max((found.double() - right).abs().max().item() for found, right in pairs)
+    # The smaller of both errors, in units of what is allowed: a NaN stays one and fails.
+    excess = max(excess_of(found.double() - right, right, name).max().item() for found, right in pairs)
+    same, lost = torch.equal(alone, s), name == "fp64" or beyond_is_nan(name == "fast")
+    line = f"worst ratio {excess:.2f}, largest absolute error {absolute:.1e} for |z| up to {REACH[name]:g}"
+    line += "" if same else "; sine and sincos differ"
+    line += "" if lost else "; a phase beyond the reduction is not NaN"
+    return judged(excess <= 1.0 and same and lost, line, ratio=excess, absolute=absolute, numbers=z.numel())
+
+
+def excess_of(error: Tensor, exact: Tensor, name: str) -> Tensor:
+    """Return errors in units of what is allowed."""
+    if name != "fp32":
+        return error.abs() / (FAST_ABSOLUTE if name == "fast" else DOUBLE)
+    ulp = torch.exp2(exact.abs().clamp_min(2.0**-126).log2().floor() - 23)
+    return torch.minimum(error.abs() / (ULP * ulp), error.abs() / ABSOLUTE)
+
+
+def beyond_is_nan(fast: bool) -> bool:
+    """Tell whether phases that cannot be reduced, and infinity and NaN, give NaN rather than some number."""
+    z = torch.tensor(BEYOND, dtype=torch.float32).repeat(256)[:256].to(DEVICE)
+    return all(bool(found.isnan().all()) for found in swept(z, fast))
