@@ -41,7 +41,8 @@ def encoded(value, gain, offset, LEVELS: tl.constexpr):
 @triton.jit
 def grid_points(S, first, n, origin, step, start, shape, D: tl.constexpr, BM: tl.constexpr):
     """S [1, n, D], the points of the pixels first, first + 1, ..."""
-    row = tl.program_id(0) * BM + tl.arange(0, BM)
+    # Wide, since a picture may have more than 2^31 pixels.
+    row = tl.program_id(0).to(tl.int64) * BM + tl.arange(0, BM)
     for axis in tl.static_range(D):
         x = coordinate(first + row, axis, D, origin, step, start, shape)
         tl.store(S + row * D + axis, x.to(S.dtype.element_ty), mask=row < n)
