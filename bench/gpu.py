@@ -61,7 +61,7 @@ STAGES = (
     # Later, since it then finds its kernels compiled.
     Stage(("sanitizer",), 0.52, False, 150),
     Stage(("tune",), 0.62, True, 60),
-    Stage(("measure",), 0.98, True, 120),
+    Stage(("measure",), 0.98, True, 180),
 )
 
 

@@ -16,12 +16,12 @@ from .gpu_items import DEVICE, INTERPRETED, MODES, Outcome, graphed, judged, ora
 from .gpu_pool import Settings
 
 SMALL = (2, 16, 16, 1)
-REPEATS = 2 if INTERPRETED else 50
+REPEATS = 1 if INTERPRETED else 50
 
 
 def watched(quick: bool) -> list[Case]:
     """Return the passes whose bits are compared."""
-    N = 41 if quick else 1153
+    N = 25 if quick else 1153
     shapes = [SMALL] if quick else [square(64), square(256)]
     kinds = [("value", "fp32"), ("jet", "fp16"), ("jet", "fp32"), ("sandwich", "fp32")]
     return [Case(kind, widths, N, mode, per_point=True) for widths in shapes for kind, mode in kinds]

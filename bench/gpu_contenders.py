@@ -130,9 +130,9 @@ def others(workload: Workload, compiled: bool) -> list[str]:
     """
     if INTERPRETED:
         return ["eager"]
-    names = ["eager", "eager_tf32", "eager_graph"]
-    if workload.points >= 1 << 20 and workload.kind != "forward":
-        names.append("eager_chunks")
+    # All that autograd keeps for so many points may not fit, and a graph would hold it for good.
+    large = workload.points >= 1 << 20 and workload.kind != "forward"
+    names = ["eager", "eager_tf32", "eager_chunks" if large else "eager_graph"]
     if not compiled:
         return names
     by_hand = workload.kind not in ("forward", "train_value")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -15,7 +14,7 @@ import fastsiren
 from . import accuracy, gpu_tuned, roofline, timing
 from .accuracy import Verdict
 from .gpu_contenders import REDUCED, build, others, own, problem_of
-from .gpu_items import DEVICE, INTERPRETED, Outcome
+from .gpu_items import DEVICE, INTERPRETED, Outcome, release
 from .gpu_pool import Settings
 from .gpu_rows import Timed
 from .problem import Contender, Problem, results, truth
@@ -170,13 +169,6 @@ def judge(name: str, mine: dict[str, float], eager: dict[str, float]) -> Verdict
     if name.endswith(REDUCED):
         return Verdict(mine, eager, all(mine[key] <= REDUCED_LIMITS[key] for key in mine))
     return accuracy.judge(mine, eager, accuracy.PEER)
-
-
-def release() -> None:
-    """Give memory of failed calls back."""
-    gc.collect()
-    if DEVICE.type == "cuda":
-        torch.cuda.empty_cache()
 
 
 def peak_mb(contender: Contender) -> float | None:

@@ -72,9 +72,13 @@ class Worker:
 
     def _start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "fastsiren.bench.gpu_worker", self.settings.to_json()]
+        # Inductor would start a pool of compilers in every worker.
+        environment = {**os.environ, "TORCHINDUCTOR_COMPILE_THREADS": "1"}
         pipe = subprocess.PIPE
         # A session of its own, so that what it starts can be ended with it.
-        return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self.log, start_new_session=True)
+        return subprocess.Popen(
+            command, env=environment, stdin=pipe, stdout=pipe, stderr=self.log, start_new_session=True
+        )
 
     def _ask(self, process: subprocess.Popen[bytes], item: str, limit: float) -> bytes | None:
         """Return the line that answers an item; empty where the process died, None where it stays silent."""

@@ -105,7 +105,7 @@ def layer_tiles(key: Key) -> Iterator[dict[str, Any]]:
 
 def whole_tiles(key: Key, made: Given) -> Iterator[dict[str, Any]]:
     """Yield rows of a tile, whether matrices are held, and warps."""
-    chosen, choose = list[dict[str, Any]](), whole.whole_tile
+    chosen, choose = list[dict[str, Any]](), configs.whole_tile
 
     def watched(*sizes: Any) -> dict[str, Any]:
         chosen.append(choose(*sizes))

@@ -14,7 +14,7 @@ from typing import TextIO
 
 import torch
 
-from .gpu_items import Outcome, synchronize
+from .gpu_items import Outcome, release, synchronize
 from .gpu_pool import Record, Settings
 
 # The module of each group; it has items(settings), names in the order of their importance, and run(name, settings).
@@ -45,6 +45,7 @@ def run(item: str, settings: Settings) -> Outcome:
     group, name = item.split(":", 1)
     outcome: Outcome = module(group).run(name, settings)  # type: ignore[attr-defined]
     synchronize()
+    release()
     return outcome
 
 
