@@ -13,12 +13,15 @@ import pytest
 import torch
 
 import fastsiren
+import interpreter
 from fastsiren.engine import backends
 
 THREADS = 2
 # A backend named here must run: one that cannot fails its tests with the reason, it never skips them.
 NAMES = os.environ.get("FASTSIREN_TEST_BACKENDS", "reference,cpp").split(",")
 WANTED = [name.strip() for name in NAMES if name.strip()]
+# Files that launch kernels themselves, for a process where all kernels are interpreted.
+collect_ignore_glob = [] if backends.INTERPRETED else ["test_triton*.py"]
 
 # The fixtures below hold for all examples of a test: none needs to be made anew between two of them.
 hypothesis.settings.register_profile(
@@ -32,7 +35,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("fixed")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Set the process up before any test module is imported."""
     # A shell starts background jobs with Ctrl-C ignored, and children would inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -40,6 +43,11 @@ def pytest_configure() -> None:
     torch.set_num_threads(THREADS)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+    # Interpreted kernels compute with NumPy, which warns of what GPUs do in silence: Inf - Inf, NaN to an integer.
+    numbers = "invalid value encountered|overflow encountered|All-NaN"
+    config.addinivalue_line("filterwarnings", f"ignore:({numbers}):RuntimeWarning")
+    if backends.INTERPRETED and not backends.missing("triton"):
+        interpreter.repair()
 
 
 def pytest_report_header() -> list[str]:
@@ -81,6 +89,6 @@ def backend(request: pytest.FixtureRequest, poisoned: None) -> Iterator[str]:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail a run that tests no backend at all."""
-    if not WANTED:
+    """Fail a run that tests no backend at all, or interprets kernels that it does not test."""
+    if not WANTED or (backends.INTERPRETED and "triton" not in WANTED):
         session.exitstatus = pytest.ExitCode.USAGE_ERROR

@@ -39,6 +39,11 @@ OUTPUTS = {
 }
 
 
+def unless_interpreted(many: Any, few: Any) -> Any:
+    """What a test tries: few cases where kernels are interpreted, which takes a thousand times as long."""
+    return few if backends.INTERPRETED else many
+
+
 def extension() -> Any:
     """fastsiren._C, which only exists where the engine was built."""
     from fastsiren import _C
@@ -102,8 +107,11 @@ class Engine(NamedTuple):
 # A wanted backend that is missing stays in the list: its tests fail with the reason.
 ENGINES = [Engine(b, isa) for b in WANTED for isa in (instruction_sets() or [None] if b == "cpp" else [None])]
 CPP = [engine for engine in ENGINES if engine.backend == "cpp"]
+# Those whose rows stand for themselves, bit for bit.
+KERNELS = [engine for engine in ENGINES if engine.backend != "reference"]
 
 on_every_engine = pytest.mark.parametrize("engine", ENGINES, ids=str)
+on_every_kernel = pytest.mark.parametrize("engine", KERNELS, ids=str)
 on_every_isa = pytest.mark.parametrize("engine", CPP, ids=str)
 
 
@@ -239,8 +247,19 @@ TRAINED = [
     Case(widths, (30.0,) * 3 if name != "audio" else (3000.0, 30.0, 30.0), 200, name == "sdf", trained=name)
     for name, widths in (("image", (2, 64, 64, 64, 3)), ("sdf", (3, 64, 64, 64, 1)), ("audio", (1, 64, 64, 64, 1)))
 ]
-FLOAT64 = CASES + DEPTHS
-FLOAT32 = WIDE + NARROW + USUAL + TRAINED
+# For interpreted kernels: every edge of their tiles in few cases. Rows around tiles of 16 to 128; widths padded
+# differently, and equal ones for the fused kernel; 0 to 3 hidden matrices; no directions, forms or combinations; 13
+# channels.
+EDGES = [
+    Case((1, 17, 2), (30.0,), 0, False),
+    Case((2, 1, 15, 1), (3000.0, 3.0), 1, True, K=1, R=1, C=1),
+    Case((3, 33, 65, 16, 2), (30.0, 30.0, 3.0), 33, True, K=2, R=1, C=2),
+    Case((4, 16, 16, 16, 5), (1.0, 30.0, 30.0), 131, False, K=1, R=0, C=1),
+    Case((2, 17, 3, 15, 33, 1), (30.0, 3.0, 1.0, 2.0), 17, False, K=3, R=9, C=3),
+    Case((2, 64, 1), (30.0,), 64, True, K=0, R=2, C=0),
+]
+FLOAT64 = unless_interpreted(CASES + DEPTHS, EDGES)
+FLOAT32 = unless_interpreted(WIDE + NARROW + USUAL + TRAINED, [TRAINED[1]._replace(N=49)])
 
 
 def every(cases: Sequence[Case]) -> pytest.MarkDecorator:

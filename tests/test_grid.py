@@ -12,8 +12,8 @@ from torch import Tensor
 import oracle
 from fastsiren.engine import backends
 from oracle import Net
-from pass_checks import DTYPES, EXACT
-from passes import Engine, on_every_engine, on_every_isa, threads
+from pass_checks import A_DTYPE, EXACT
+from passes import Engine, on_every_engine, on_every_isa, on_every_kernel, threads, unless_interpreted
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
@@ -33,7 +33,8 @@ every_grid = pytest.mark.parametrize(("start", "shape"), GRIDS, ids=["x".join(ma
 
 
 def network(D: int, dtype: torch.dtype, O: int = 3) -> Net:
-    return oracle.network((D, 33, 17, O), (30.0, 30.0), seed=D, dtype=dtype)
+    # Layers of one width may take another way.
+    return oracle.network((D, 24 if D == 2 else 33, 24 if D == 2 else 17, O), (30.0, 30.0), seed=D, dtype=dtype)
 
 
 def coordinates(start: tuple[int, ...], shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -70,7 +71,7 @@ def test_float64(start, shape, engine):
 
 @on_every_engine
 @every_grid
-@DTYPES
+@A_DTYPE
 def test_bits_of_the_same_points(dtype, start, shape, engine):
     # Coordinates made from indices are those a user would make, and so is every bit of what follows.
     net = network(len(shape), dtype)
@@ -81,7 +82,7 @@ def test_bits_of_the_same_points(dtype, start, shape, engine):
 
 
 @on_every_engine
-@DTYPES
+@A_DTYPE
 @pytest.mark.parametrize("out", [torch.float32, torch.float64, torch.uint8, torch.uint16])
 def test_tiles(out, dtype, engine):
     # Reference: the products of one row may depend on the number of rows.
@@ -97,14 +98,14 @@ def test_tiles(out, dtype, engine):
         size = rows[1] - rows[0], columns[1] - columns[0]
         tile = decode(engine, net, (rows[0], columns[0]), size, out, 0.5, 0.5).view(*size, 3)
         wanted = whole[rows[0] : rows[1], columns[0] : columns[1]]
-        if engine.backend == "cpp" or not out.is_floating_point:
+        if engine.backend != "reference" or not out.is_floating_point:
             assert torch.equal(tile, wanted)
         else:
             assert oracle.relative_error(tile, wanted) <= 1e-5
 
 
-@on_every_isa
-@settings(max_examples=40)
+@on_every_kernel
+@settings(max_examples=unless_interpreted(40, 4))
 @given(
     start=st.lists(st.integers(-50, 50), min_size=1, max_size=3),
     sizes=st.tuples(*[st.integers(1, 9)] * 3),
@@ -180,7 +181,7 @@ def test_empty_grid(engine):
     assert decode(engine, network(2, torch.float32), (0, 0), (0, 5), torch.uint8).shape == (0, 3)
 
 
-@on_every_isa
+@on_every_kernel
 def test_refuses_what_it_cannot_write(engine):
     net, arguments = network(1, torch.float32), ((0.0,), (1.0,), (0,), (8,))
     for out in (

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 
 import oracle
 import pass_checks
-from pass_checks import DTYPES, ROWS_CASE, PassTests
+from pass_checks import DTYPES, EXAMPLES, ROWS_CASE, PassTests
 from passes import by_engine, on_every_engine, operands
 
 NAME = "value"
@@ -18,7 +18,7 @@ class TestValue(PassTests):
 
 
 @on_every_engine
-@settings(max_examples=40)
+@settings(max_examples=EXAMPLES)
 @given(case=pass_checks.shapes())
 def test_any_shape(engine, case):
     pass_checks.check_shape(engine, NAME, case)
