@@ -82,11 +82,11 @@ class Net:
         for l, (weight, bias, omega) in enumerate(zip(self.weights, self.biases, self.omegas, strict=True)):
             matrix, vector = sums.matrices.get(l), sums.biases.get(l)
             if matrix is None:
-                weights.append(torch.zeros_like(weight))
+                weights.append(weight.new_zeros(weight.shape))
             else:
                 matrix = matrix[0].mT if l == len(self.weights) - 1 else matrix[0]
                 weights.append((matrix[: weight.shape[0], : weight.shape[1]] * omega).contiguous())
-            biases.append(torch.zeros_like(bias) if vector is None else vector[0, : bias.shape[0]] * omega)
+            biases.append(bias.new_zeros(bias.shape) if vector is None else vector[0, : bias.shape[0]] * omega)
         return weights, biases
 
 
@@ -123,7 +123,7 @@ class Bar:
 
     def __init__(self, seed: Tensor, per_point: bool) -> None:
         self.per_point = per_point
-        self.value = torch.empty_like(seed) if per_point else torch.zeros_like(seed)
+        self.value = seed.new_empty(seed.shape) if per_point else seed.new_zeros(seed.shape)
 
     def put(self, rows: slice, bar: Tensor) -> None:
         """Take the cotangent of a chunk, per point."""
