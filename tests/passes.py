@@ -259,7 +259,7 @@ EDGES = [
     Case((2, 64, 1), (30.0,), 64, True, K=0, R=2, C=0),
 ]
 FLOAT64 = unless_interpreted(CASES + DEPTHS, EDGES)
-FLOAT32 = unless_interpreted(WIDE + NARROW + USUAL + TRAINED, [TRAINED[1]._replace(N=49)])
+FLOAT32 = unless_interpreted(WIDE + NARROW + USUAL + TRAINED, [TRAINED[1]._replace(N=64)])
 
 
 def every(cases: Sequence[Case]) -> pytest.MarkDecorator:
