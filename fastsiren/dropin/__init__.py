@@ -6,6 +6,7 @@ SIREN among them an argument of every operator of fastsiren.
 """
 
 from . import (
+    checkpoint,
     coin,
     coinpp,
     colab,
@@ -22,6 +23,7 @@ from . import (
 )
 
 __all__ = [
+    "checkpoint",
     "coin",
     "coinpp",
     "colab",
