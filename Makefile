@@ -5,7 +5,17 @@ BIN := $(VENV)/bin
 # The environment is installed again only when one of these is newer than it.
 INPUTS := pyproject.toml setup.py constraints.txt $(shell find csrc -type f 2>/dev/null)
 
-.PHONY: help setup demo test lint lint-python lint-cpp lint-types bench clean
+# Kernels run without a GPU in Triton's interpreter, in processes of their own, where Triton exists: also with the oldest
+# supported version.
+INTERPRETED := TRITON_INTERPRET=1 FASTSIREN_TEST_BACKENDS=triton
+OLDEST := $(VENV)/oldest-triton
+PASSES := $(addprefix tests/test_,$(addsuffix .py,value jet adjoint sandwich loss grid))
+KERNELS := $(addprefix tests/test_,$(addsuffix .py,ops orders backends memory_safety triton triton_sine triton_memory))
+ifeq ($(shell uname -sm),Linux x86_64)
+TRITON := test-triton test-oldest-triton
+endif
+
+.PHONY: help setup demo test test-cpu test-triton test-oldest-triton lint lint-python lint-cpp lint-types bench clean
 help:
 	@echo "make setup | demo | test | lint | bench | clean        (PYTHON=$(PYTHON) VENV=$(VENV))"
 
@@ -19,8 +29,21 @@ $(VENV)/installed: $(INPUTS)
 demo: setup
 	$(BIN)/fastsiren demo
 
-test: setup
+test: test-cpu $(TRITON)
+
+test-cpu: setup
 	$(BIN)/pytest
+
+test-triton: setup
+	$(INTERPRETED) $(BIN)/pytest -k triton $(PASSES) $(KERNELS)
+
+test-oldest-triton: $(OLDEST)/installed
+	PYTHONPATH=$(OLDEST) $(INTERPRETED) $(BIN)/pytest -k "triton and (float64 and N33 or 7x9 or random)" \
+		$(PASSES) tests/test_triton_sine.py
+
+$(OLDEST)/installed: tests/oldest-triton.txt | setup
+	$(BIN)/pip install --no-deps --upgrade --target $(OLDEST) -r $<
+	touch $@
 
 lint: lint-python lint-cpp lint-types
 

@@ -6,6 +6,8 @@ import os
 import random
 import signal
 from collections.abc import Iterator
+from importlib.metadata import version
+from importlib.util import find_spec
 
 import hypothesis
 import numpy
@@ -46,6 +48,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # Interpreted kernels compute with NumPy, which warns of what GPUs do in silence: Inf - Inf, NaN to an integer.
     numbers = "invalid value encountered|overflow encountered|All-NaN"
     config.addinivalue_line("filterwarnings", f"ignore:({numbers}):RuntimeWarning")
+    # Triton 3.6 does so with the bounds of loops.
+    config.addinivalue_line("filterwarnings", "ignore:Conversion of an array with ndim > 0:DeprecationWarning")
     if backends.INTERPRETED and not backends.missing("triton"):
         interpreter.repair()
 
@@ -55,6 +59,8 @@ def pytest_report_header() -> list[str]:
     missing = {name: backends.missing(name) for name in WANTED}
     isa = ", ".join(backends.status().isa) or "none"
     said = [f"{name} (MISSING: {reason})" if reason else name for name, reason in missing.items()]
+    if find_spec("triton"):
+        said.append(f"Triton {version('triton')}{', interpreted' * backends.INTERPRETED}")
     return [
         f"fastsiren {fastsiren.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads",
         f"backends: {', '.join(said) or 'none'}; ISA, the active one first: {isa}",
