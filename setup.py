@@ -179,7 +179,7 @@ setup(
     package_dir={"": ".", **FOLDERS},
     package_data={"fastsiren": ["py.typed", "*.pyi"], "fastsiren.kernels": ["README.md"]},
     # Results belong to the checkout: they are of its commits.
-    exclude_package_data={"fastsiren.bench": ["results/*"]},
+    exclude_package_data={"fastsiren.bench": ["results/*"], "fastsiren.kernels": ["*.csv"]},
     ext_modules=[engine()],
     cmdclass={"build_ext": NinjaBuild},
 )

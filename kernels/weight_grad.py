@@ -3,6 +3,8 @@
 Every program sums SPLIT rows of one network; the partial sums are added up afterwards, one after the other.
 """
 
+from typing import Any
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -52,7 +54,7 @@ def weight_grad(
     tl.store(partial + (tl.program_id(2) * WIDTH + n[:, None]) * INNER + k[None, :], total)
 
 
-@triton.jit(do_not_specialize=COUNTS)
+@triton.jit(do_not_specialize=[*COUNTS, "J"])
 def thin_grad(
     Z_bar, S, partial, rows, N, J, z_channel, s_channel,
     C: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr, BN: tl.constexpr, BR: tl.constexpr,
@@ -90,7 +92,7 @@ class WeightGrads:
         partial = Z_bar.new_empty(networks, splits, width, inner)
         tile = gradient_tile(width, inner, mode)
         grid = (width // tile["BN"], inner // tile["BK"], networks * splits)
-        sizes = {"C": C, "WIDTH": width, "INNER": inner, "SPLIT": SPLIT_ROWS, "MODE": mode}
+        sizes: dict[str, Any] = {"C": C, "WIDTH": width, "INNER": inner, "SPLIT": SPLIT_ROWS, "MODE": mode}
         launch(weight_grad, grid, Z_bar, X, partial, rows, N, Z_bar.stride(0), X.stride(0), **sizes, **tile)
         _add(self.matrices, layer, partial.sum(1))
 
@@ -115,7 +117,7 @@ class WeightGrads:
         partial = Z_bar.new_empty(networks, splits, J + 1, width)
         tile = {"BN": divisor(width, 64), "BR": 32, "num_warps": 4}
         grid = (width // tile["BN"], J + 1, networks * splits)
-        sizes = {"C": C, "WIDTH": width, "SPLIT": SPLIT_ROWS}
+        sizes: dict[str, Any] = {"C": C, "WIDTH": width, "SPLIT": SPLIT_ROWS}
         launch(thin_grad, grid, Z_bar, S, partial, rows, N, J, Z_bar.stride(0), S.stride(0), **sizes, **tile)
         total = partial.sum(1)
         return total[:, :-1].mT, total[:, -1]
