@@ -88,12 +88,12 @@ def run_cpu(options: argparse.Namespace, arguments: list[str]) -> int:
 def run_gpu(options: argparse.Namespace, arguments: list[str]) -> int:
     """Check, tune and measure, in worker processes."""
     # Only here: it imports Triton, which the other commands do without.
-    from . import gpu
-    from .gpu_pool import Settings
+    from .gpu import command
+    from .gpu.pool import Settings
 
     commit = options.commit or machine.commit()
     settings = Settings(str(options.out.resolve()), options.quick, commit, 0.1 if options.quick else 1.0)
-    return gpu.run(settings, options.budget)
+    return command.run(settings, options.budget)
 
 
 def run_roofline(options: argparse.Namespace, arguments: list[str]) -> int:

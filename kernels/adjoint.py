@@ -4,7 +4,7 @@ Numbers in parentheses are equations of README.md. The phases theta and slopes p
 from jet_sweep without forms.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -173,7 +173,7 @@ def contracted(net: Network, trace: Trace, adjoints: Adjoints, N: int) -> Tensor
     if not S.numel():
         return S
     for Z, A in zip(trace.phases, adjoints.a, strict=True):
-        sizes = {
+        sizes: dict[str, Any] = {
             "C": C,
             "K": K,
             "WIDTH": Z.shape[2],
@@ -254,7 +254,7 @@ def _run(
         W, scales = layer.matrix, layer.scales
     # Adjoints and slopes need registers next to the channels that are multiplied.
     tile = layer_tile(B.device, C + 1 + counts.get("K", 0), width, inner, net.mode, thin=thin)
-    sizes = {"C": C, **counts, "THIN": thin, "INNER": inner, "WIDTH": width, "PARTS": W.shape[1]}
+    sizes: dict[str, Any] = {"C": C, **counts, "THIN": thin, "INNER": inner, "WIDTH": width, "PARTS": W.shape[1]}
     grid = (rows // N * triton.cdiv(N, tile["BM"]), width // tile["BN"])
-    modes = {"FAST": net.fast, "MODE": net.mode}
+    modes: dict[str, Any] = {"FAST": net.fast, "MODE": net.mode}
     launch(kernel, grid, B, W, scales, *buffers, rows, N, net.units[l], **sizes, **modes, **tile)

@@ -3,7 +3,7 @@
 Numbers in parentheses are equations of README.md. Channels are theta or h, then K of p or t, then R of q or s.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -170,8 +170,8 @@ def _sine_layer(net: Network, l: int, X: Tensor, M: Tensor, N: int, keep: bool) 
     layer = net.hidden[l - 1] if l else None
     weights = (layer.matrix, layer.scales, layer.bias) if layer else (net.first, net.first_bias, net.first_bias)
     tile = layer_tile(X.device, 1 + K + R, width, X.shape[2], net.mode, thin=l == 0)
-    sizes = {"K": K, "R": R, "THIN": l == 0, "INNER": X.shape[2], "WIDTH": width, "PARTS": weights[0].shape[1]}
-    modes = {"KEEP": keep, "FAST": net.fast, "MODE": net.mode}
+    sizes = {"K": K, "R": R, "INNER": X.shape[2], "WIDTH": width, "PARTS": weights[0].shape[1]}
+    modes: dict[str, Any] = {"THIN": l == 0, "KEEP": keep, "FAST": net.fast, "MODE": net.mode}
     grid = (rows // N * triton.cdiv(N, tile["BM"]), width // tile["BN"])
     arguments = X, *weights, M, Y, Z, rows, N, net.units[l], M.stride(0) if M.ndim == 4 else 0
     launch(jet_layer, grid, *arguments, **sizes, **modes, **tile)
@@ -219,8 +219,8 @@ def _sine_layer_bwd(net: Network, l: int, B: Tensor, Z: Tensor, M: Tensor, M_bar
     # The sums of M_bar take the registers of another channel.
     more = int(M_bar is not None)
     tile = layer_tile(B.device, C + more, width, B.shape[2], net.mode, thin=top)
-    sizes = {"K": K, "R": R, "THIN": top, "INNER": B.shape[2], "WIDTH": width, "PARTS": W.shape[1]}
-    modes = {"NEED_M": M_bar is not None, "FAST": net.fast, "MODE": net.mode}
+    sizes: dict[str, Any] = {"K": K, "R": R, "THIN": top, "INNER": B.shape[2], "WIDTH": width, "PARTS": W.shape[1]}
+    modes: dict[str, Any] = {"NEED_M": M_bar is not None, "FAST": net.fast, "MODE": net.mode}
     grid = (rows // N * triton.cdiv(N, tile["BM"]), width // tile["BN"])
     sums = Z if M_bar is None else M_bar
     arguments = B, W, scales, Z, M, Z_bar, sums, rows, N, net.units[l], M.stride(0) if M.ndim == 4 else 0

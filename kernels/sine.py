@@ -1,8 +1,8 @@
 """One sine and cosine for all kernels.
 
-fp32: reduction by multiples of pi / 2 in three constants (Cody and Waite) with fused multiply-adds, then the polynomials
-of Cephes on [-pi/4, pi/4]. At most 2 ulp or 1e-7 from the exact sine of the fp32 argument for |z| up to 1e6, and 1e-6 up
-to 5e6; NaN for infinite z and beyond 2^22 quarter turns. No special function unit, no table, no slow path.
+fp32: reduction by multiples of pi / 2 in three constants (Cody and Waite) with fused multiply-adds, then the
+polynomials of Cephes on [-pi/4, pi/4]. At most 2 ulp or 1e-7 from the exact sine of the fp32 argument for |z| up to
+1e6, and 1e-6 up to 5e6; NaN for infinite z and beyond 2^22 quarter turns. No special function unit, no slow path.
 
 fast: the same reduction to [-pi, pi], then the hardware's sin.approx and cos.approx: 5e-7 absolute. For fp16 and bf16
 operands, whose own rounding is far coarser.

@@ -215,8 +215,8 @@ def fused(net: Network, S: Tensor | None, Y: Tensor, M: Tensor | None = None, gr
     parts = weights[0].shape[1] if hidden else 1
     R, K = (0, 0) if M is None else M.shape[-3:-1]
     tile = whole_tile(Y.device, C, width, hidden, parts)
-    sizes = {"D": net.inputs, "O": O, "L": hidden, "K": K, "R": R, "WIDTH": width, "PARTS": parts}
-    modes = {"GRID": S is None, "LEVELS": LEVELS.get(Y.dtype, 0), "FAST": net.fast, "MODE": net.mode}
+    sizes: dict[str, Any] = {"D": net.inputs, "O": O, "L": hidden, "K": K, "R": R, "WIDTH": width, "PARTS": parts}
+    modes: dict[str, Any] = {"GRID": S is None, "LEVELS": LEVELS.get(Y.dtype, 0), "FAST": net.fast, "MODE": net.mode}
     points, forms = net.first if S is None else S, net.first if M is None else M
     stride = M.stride(0) if M is not None and M.ndim == 4 else 0
     buffers = points, net.first, net.first_bias, *weights, net.last, net.last_bias, forms, Y

@@ -19,12 +19,13 @@ import torch
 
 pytest.importorskip("triton", reason="the benchmark of the GPU imports Triton")
 
-from fastsiren.bench import gpu, gpu_cases, gpu_checks, gpu_pool, gpu_sanitizer, gpu_tuned, gpu_worker, roofline
+from fastsiren.bench import roofline
 from fastsiren.bench.__main__ import main
-from fastsiren.bench.gpu_items import Outcome
-from fastsiren.bench.gpu_pool import Record, Settings
-from fastsiren.bench.gpu_rows import GpuRow, device_of, rows_of
-from fastsiren.bench.gpu_summary import TARGETS, summary, targets
+from fastsiren.bench.gpu import cases, checks, command, pool, sanitizer, tuned, worker
+from fastsiren.bench.gpu.items import Outcome
+from fastsiren.bench.gpu.pool import Record, Settings
+from fastsiren.bench.gpu.rows import GpuRow, device_of, rows_of
+from fastsiren.bench.gpu.summary import TARGETS, summary, targets
 from fastsiren.bench.official import OfficialSiren
 from fastsiren.bench.workloads import Workload
 from fastsiren.kernels import configs
@@ -51,7 +52,7 @@ def settings(tmp_path) -> Settings:
 
 @pytest.fixture
 def run_items(monkeypatch, settings) -> Callable[..., dict[str, Record]]:
-    def start(worker: gpu_pool.Worker) -> subprocess.Popen[bytes]:
+    def start(worker: pool.Worker) -> subprocess.Popen[bytes]:
         pipe = subprocess.PIPE
         return subprocess.Popen([sys.executable, "-c", WORKER], stdin=pipe, stdout=pipe, start_new_session=True)
 
@@ -60,11 +61,11 @@ def run_items(monkeypatch, settings) -> Callable[..., dict[str, Record]]:
         deadline = time.monotonic() + seconds
         with open(f"{settings.out}/log", "ab") as log:
             options = {"workers": workers, "deadline": deadline, "limit": limit, "done": found.append}
-            gpu_pool.run_items(items, settings, log, **options)
+            pool.run_items(items, settings, log, **options)
         assert len(found) == len(items)
         return {record["item"]: record for record in found}
 
-    monkeypatch.setattr(gpu_pool.Worker, "_start", start)
+    monkeypatch.setattr(pool.Worker, "_start", start)
     return run
 
 
@@ -95,14 +96,14 @@ def test_what_an_item_raises_is_its_result(monkeypatch, settings):
     def broken(item: str, settings: Settings) -> Outcome:
         raise ValueError("no such tile\nand more")
 
-    monkeypatch.setattr(gpu_worker, "run", broken)
-    monkeypatch.setattr(gpu_worker, "usable", lambda: True)
+    monkeypatch.setattr(worker, "run", broken)
+    monkeypatch.setattr(worker, "usable", lambda: True)
     expected = {"item": "pass:x", "state": "failed", "line": "ValueError: no such tile"}
-    assert gpu_worker.answer("pass:x", settings) == expected
-    monkeypatch.setattr(gpu_worker, "usable", lambda: False)
+    assert worker.answer("pass:x", settings) == expected
+    monkeypatch.setattr(worker, "usable", lambda: False)
     monkeypatch.setattr(sys, "stdin", io.StringIO("pass:x\npass:y\n"))
     report = io.StringIO()
-    gpu_worker.serve(settings, report)
+    worker.serve(settings, report)
     # After a fault on the device this process answers nothing more.
     assert [json.loads(line)["state"] for line in report.getvalue().splitlines()] == ["crashed"]
 
@@ -171,23 +172,23 @@ def shifted(function: Callable[..., Any]) -> Callable[..., Any]:
 def reference_passes(monkeypatch) -> Iterator[SimpleNamespace]:
     """The functions of the reference backend in place of the kernels."""
     table = SimpleNamespace(**{name: getattr(reference, name) for name in dir(reference) if name.endswith("wd")})
-    monkeypatch.setattr(gpu_cases, "DEVICE", torch.device("cpu"))
-    monkeypatch.setattr(gpu_checks, "passes", lambda mode: table)
+    monkeypatch.setattr(cases, "DEVICE", torch.device("cpu"))
+    monkeypatch.setattr(checks, "passes", lambda mode: table)
     yield table
 
 
-SMALL = [case for case in gpu_cases.cases(True) if case.mode in ("fp32", "fp64")]
+SMALL = [case for case in cases.cases(True) if case.mode in ("fp32", "fp64")]
 
 
 @pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
 def test_a_pass_is_judged_by_the_error_rule(case, reference_passes, settings):
-    outcome = gpu_checks.run(case.name, settings)
+    outcome = checks.run(case.name, settings)
     assert outcome.state == "passed", outcome.line
     if case.N == 0:
         return
     name = f"{case.kind.split('_')[0]}_fwd"
     setattr(reference_passes, name, shifted(getattr(reference_passes, name)))
-    outcome = gpu_checks.run(case.name, settings)
+    outcome = checks.run(case.name, settings)
     assert outcome.state == "failed", outcome.line
 
 
@@ -198,7 +199,7 @@ def test_a_wrong_gradient_is_seen(reference_passes, settings):
 
     reference_passes.jet_bwd = halved
     case = next(case for case in SMALL if case.kind == "jet")
-    outcome = gpu_checks.run(case.name, settings)
+    outcome = checks.run(case.name, settings)
     assert outcome.state == "failed" and "weight_grad" in outcome.line
 
 
@@ -206,46 +207,44 @@ def test_narrowed_products_are_narrow_in_every_backward():
     a, b = torch.randn(2, 8, 8, dtype=torch.float64).unbind()
     a.requires_grad_()
     b.requires_grad_()
-    product = gpu_checks.Product.apply(a, b, torch.float16)
-    narrow = gpu_checks.narrowed(a.detach(), torch.float16) @ gpu_checks.narrowed(b.detach(), torch.float16)
+    product = checks.Product.apply(a, b, torch.float16)
+    narrow = checks.narrowed(a.detach(), torch.float16) @ checks.narrowed(b.detach(), torch.float16)
     assert torch.equal(product, narrow)
     assert 1e-5 < (product - a @ b).abs().max() < 1e-2
     bar = torch.randn(8, 8, dtype=torch.float64)
     (grad,) = torch.autograd.grad(product, a, bar, create_graph=True)
-    assert torch.equal(
-        grad, gpu_checks.narrowed(bar, torch.float16) @ gpu_checks.narrowed(b.detach(), torch.float16).mT
-    )
+    assert torch.equal(grad, checks.narrowed(bar, torch.float16) @ checks.narrowed(b.detach(), torch.float16).mT)
     assert torch.autograd.grad(grad.sum(), b)[0].abs().max() > 0
 
 
 def test_every_case_has_its_own_name_and_the_important_ones_come_first():
-    cases = gpu_cases.cases(False)
-    assert len({case.name for case in cases}) == len(cases)
-    assert {case.kind for case in cases[:12]} == set(gpu_cases.OUTPUTS)
-    assert {case.mode for case in cases} == {"fp32", "fp16", "bf16", "fp64"}
-    assert {(case.K, case.R) for case in cases if case.kind == "jet"} >= {(0, 0), (2, 0), (2, 1), (3, 1), (3, 6)}
-    assert {case.widths[0] for case in cases} == set(range(1, 7))
-    assert {case.widths[-1] for case in cases} == set(range(1, 6))
+    every = cases.cases(False)
+    assert len({case.name for case in every}) == len(every)
+    assert {case.kind for case in every[:12]} == set(cases.OUTPUTS)
+    assert {case.mode for case in every} == {"fp32", "fp16", "bf16", "fp64"}
+    assert {(case.K, case.R) for case in every if case.kind == "jet"} >= {(0, 0), (2, 0), (2, 1), (3, 1), (3, 6)}
+    assert {case.widths[0] for case in every} == set(range(1, 7))
+    assert {case.widths[-1] for case in every} == set(range(1, 6))
 
 
 def test_the_sanitizer_tells_errors_from_its_own_failure():
     clean = "========= COMPUTE-SANITIZER\nall cases ran\n========= ERROR SUMMARY: 0 errors\n"
-    assert gpu_sanitizer.verdict("memcheck", 0, clean).state == "passed"
+    assert sanitizer.verdict("memcheck", 0, clean).state == "passed"
     bad = "========= COMPUTE-SANITIZER\n========= Invalid __global__ read of size 4\n========= ERROR SUMMARY: 1 error\n"
-    found = gpu_sanitizer.verdict("memcheck", gpu_sanitizer.FOUND, bad)
+    found = sanitizer.verdict("memcheck", sanitizer.FOUND, bad)
     assert found.state == "failed" and "Invalid __global__ read" in found.line
-    lost = gpu_sanitizer.verdict("racecheck", 1, "========= COMPUTE-SANITIZER\n========= Error: Device not supported\n")
+    lost = sanitizer.verdict("racecheck", 1, "========= COMPUTE-SANITIZER\n========= Error: Device not supported\n")
     assert lost.state == "skipped" and "Device not supported" in lost.line
 
 
 def test_tuned_tiles_are_in_the_form_that_kernels_read(settings):
     entry, tile = "sm_90 4 256 256 fp16", [16, 32, 64, 4, 2]
-    gpu_tuned.write(settings, {"sm_90 1 64 64 fp32": [32, 64, 32, 4, 2]})
-    gpu_tuned.write(settings, {entry: tile})
-    assert gpu_tuned.read(settings)[entry] == tile and len(gpu_tuned.read(settings)) >= 2
+    tuned.write(settings, {"sm_90 1 64 64 fp32": [32, 64, 32, 4, 2]})
+    tuned.write(settings, {entry: tile})
+    assert tuned.read(settings)[entry] == tile and len(tuned.read(settings)) >= 2
     arguments = (torch.device("cpu"), 4, 256, 256, "fp16")
     before = configs.layer_tile(*arguments)
-    with gpu_tuned.applied(settings):
+    with tuned.applied(settings):
         assert list(configs.layer_tile(*arguments).values()) == tile
     assert configs.layer_tile(*arguments) == before != dict(zip(before, tile))
 
@@ -277,7 +276,7 @@ def test_the_summary_begins_with_failures_and_judges_targets():
 
 
 def test_without_a_gpu_the_command_says_so(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(gpu, "INTERPRETED", False)
+    monkeypatch.setattr(command, "INTERPRETED", False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert main(["gpu", "--out", str(tmp_path)]) == 2
     assert "no NVIDIA GPU" in capsys.readouterr().err

@@ -55,8 +55,11 @@ def value_bwd(
 ) -> Grads:
     """Vector-Jacobian product of value_fwd."""
     none = y_bar.new_empty(y_bar.shape[0], 0, y_bar.shape[1])
-    needs = {"need_x": need_x, "need_seeds": False, "need_params": need_params}
-    return jet_bwd(y_bar, none, none, x, *_no_seeds(x), weights, biases, omegas, **needs, precision=precision)
+    directions, forms = _no_seeds(x)
+    return jet_bwd(
+        y_bar, none, none, x, directions, forms, weights, biases, omegas,
+        need_x=need_x, need_seeds=False, need_params=need_params, precision=precision,
+    )  # fmt: skip
 
 
 def _no_seeds(x: Tensor) -> tuple[Tensor, Tensor]:

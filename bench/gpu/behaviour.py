@@ -10,10 +10,10 @@ from torch import Tensor
 
 import fastsiren
 
-from .gpu_cases import Case, Given, given, square
-from .gpu_checks import ours
-from .gpu_items import DEVICE, INTERPRETED, MODES, Outcome, graphed, judged, oracle, passes, skipped
-from .gpu_pool import Settings
+from .cases import Case, Given, given, square
+from .checks import ours
+from .items import DEVICE, INTERPRETED, MODES, Outcome, graphed, judged, oracle, passes, skipped
+from .pool import Settings
 
 SMALL = (2, 16, 16, 1)
 REPEATS = 1 if INTERPRETED else 50

@@ -10,7 +10,7 @@ from unittest import mock
 
 from fastsiren.kernels import configs
 
-from .gpu_pool import Settings
+from .pool import Settings
 
 NAME = "tuned.json"
 

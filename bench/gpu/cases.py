@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .gpu_items import DEVICE, dtype_of, oracle
+from .items import DEVICE, dtype_of, oracle
 
 LOSSES = ("value", "gradient", "laplacian", "eikonal")
 OUTPUTS = {

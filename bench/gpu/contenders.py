@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import torch
 
-from . import peers
-from .gpu_items import DEVICE, INTERPRETED, graphed, passes
-from .problem import Call, Contender, Problem, eager_call, make
-from .workloads import Workload
+from .. import peers
+from ..problem import Call, Contender, Problem, eager_call, make
+from ..workloads import Workload
+from .items import DEVICE, INTERPRETED, graphed, passes
 
 # Points of a chunk of eager PyTorch where all at once do not fit into memory.
 CHUNK = 1 << 16

@@ -42,7 +42,7 @@ class Settings:
 
 
 class Worker:
-    """One process of gpu_worker.py, started when it is needed.
+    """One process of worker.py, started when it is needed.
 
     Args:
         settings: For the items.
@@ -71,7 +71,7 @@ class Worker:
         return {**record, "seconds": round(time.monotonic() - start, 3)}
 
     def _start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "fastsiren.bench.gpu_worker", self.settings.to_json()]
+        command = [sys.executable, "-m", "fastsiren.bench.gpu.worker", self.settings.to_json()]
         # Inductor would start a pool of compilers in every worker.
         environment = {**os.environ, "TORCHINDUCTOR_COMPILE_THREADS": "1"}
         pipe = subprocess.PIPE
@@ -121,7 +121,7 @@ def run_items(
     """Run items in order, by a number of processes, and hand over every record as soon as it is there.
 
     Args:
-        items: Names, as gpu_worker.py reads them.
+        items: Names, as worker.py reads them.
         settings: For the items.
         log: Where everything goes that the processes print.
         workers: Number of processes.

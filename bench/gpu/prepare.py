@@ -6,26 +6,26 @@ from itertools import zip_longest
 
 import fastsiren
 
-from . import gpu_tune
-from .gpu_contenders import COMPILED, build, others, problem_of
-from .gpu_items import Outcome
-from .gpu_measure import FULL
-from .gpu_pool import Settings
-from .workloads import parse
+from ..workloads import parse
+from . import tune
+from .contenders import COMPILED, build, others, problem_of
+from .items import Outcome
+from .measure import FULL
+from .pool import Settings
 
 
 def items(settings: Settings) -> list[str]:
     """Return the compiled peers' workloads and the keys of tuning, interleaved."""
     if settings.quick:
         return []
-    pairs = zip_longest((w.name for w in FULL), (f"tune:{name}" for name in gpu_tune.items(settings)))
+    pairs = zip_longest((w.name for w in FULL), (f"tune:{name}" for name in tune.items(settings)))
     return [name for pair in pairs for name in pair if name]
 
 
 def run(name: str, settings: Settings) -> Outcome:
     """Compile by running once."""
     if name.startswith("tune:"):
-        return gpu_tune.prepared(name.removeprefix("tune:"))
+        return tune.prepared(name.removeprefix("tune:"))
     workload = parse(name)
     problem = problem_of(workload)
     names = [peer for peer in others(workload, True) if peer in COMPILED]

@@ -18,12 +18,12 @@ from typing import IO
 
 import torch
 
-from . import records
-from .gpu_items import INTERPRETED
-from .gpu_pool import Record, Settings, run_items
-from .gpu_rows import GpuRow, device_of, rows_of
-from .gpu_summary import failures, summary
-from .gpu_worker import listed
+from .. import records
+from .items import INTERPRETED
+from .pool import Record, Settings, run_items
+from .rows import GpuRow, device_of, rows_of
+from .summary import failures, summary
+from .worker import listed
 
 # The file of each group; groups of one stage run side by side.
 FILES = {
@@ -43,7 +43,7 @@ class Stage:
     """Groups that run side by side.
 
     Args:
-        groups: Names of gpu_worker.GROUPS.
+        groups: Names of worker.GROUPS.
         end: Share of the budget at which the stage is over.
         alone: Whether one item runs at a time, because it is timed.
         limit: Seconds after which an item hangs.

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from .gpu_cases import OUTPUTS, Case, Given, cases, given
-from .gpu_items import Outcome, dtype_of, judged, oracle, passes
-from .gpu_pool import Settings
+from .cases import OUTPUTS, Case, Given, cases, given
+from .items import Outcome, dtype_of, judged, oracle, passes
+from .pool import Settings
 
 # Relative bound in fp64: some 1e4 roundings of 1e-16.
 EXACT = 1e-11

@@ -14,7 +14,7 @@ import torch
 
 from fastsiren.engine import backends
 
-from .machine import CHECKOUT
+from ..machine import CHECKOUT
 
 MODES = ("fp32", "fp16", "bf16", "fp64")
 # Under TRITON_INTERPRET=1 kernels are interpreted, on tensors of the CPU: the command is tried, nothing is measured.

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from .gpu_pool import FAILURES, Record
-from .gpu_rows import GpuRow
+from .pool import FAILURES, Record
+from .rows import GpuRow
 
 
 class Target(NamedTuple):

@@ -14,19 +14,19 @@ from typing import TextIO
 
 import torch
 
-from .gpu_items import Outcome, release, synchronize
-from .gpu_pool import Record, Settings
+from .items import Outcome, release, synchronize
+from .pool import Record, Settings
 
 # The module of each group; it has items(settings), names in the order of their importance, and run(name, settings).
 GROUPS = {
-    "environment": "gpu_environment",
-    "pass": "gpu_checks",
-    "behaviour": "gpu_behaviour",
-    "sine": "gpu_sine",
-    "sanitizer": "gpu_sanitizer",
-    "prepare": "gpu_prepare",
-    "tune": "gpu_tune",
-    "measure": "gpu_measure",
+    "environment": "environment",
+    "pass": "checks",
+    "behaviour": "behaviour",
+    "sine": "sine",
+    "sanitizer": "sanitizer",
+    "prepare": "prepare",
+    "tune": "tune",
+    "measure": "measure",
 }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from .records import Subject
+from ..records import Subject
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Timed:
     Args:
         mode: Products of ours, fp32 or fp16; `ratio` compares with ours in this mode.
         tiles: "tuned" where ours ran with tiles that this run found, else "shipped".
-        peer: "ours" or a name of gpu_contenders.py.
+        peer: "ours" or a name of contenders.py.
         rounds: Number of samples.
         median_ms: Of the samples, by CUDA events; also p20_ms and p80_ms.
         ratio_median: How many times faster ours is: median of the ratios of the rounds; ratio_best of the best times.

@@ -19,11 +19,12 @@ from fastsiren.kernels.configs import Tile
 from torch import Tensor
 from triton.errors import TritonError
 
-from . import gpu_tuned, timing
-from .gpu_cases import Case, Given, given, square
-from .gpu_items import DEVICE, INTERPRETED, Outcome, oracle, passes
-from .gpu_measure import clock
-from .gpu_pool import Settings
+from .. import timing
+from . import tuned
+from .cases import Case, Given, given, square
+from .items import DEVICE, INTERPRETED, Outcome, oracle, passes
+from .measure import clock
+from .pool import Settings
 
 POINTS = 20 if INTERPRETED else 1 << 16
 CANDIDATES = 2 if INTERPRETED else 8
@@ -58,7 +59,7 @@ class Key(NamedTuple):
     def using(self, tile: dict[str, Any]) -> AbstractContextManager[object]:
         """Let the kernels run with a tile."""
         if self.kernels == "layer":
-            return gpu_tuned.using({self.entry: list(tile.values())})
+            return tuned.using({self.entry: list(tile.values())})
         return mock.patch.object(whole, "whole_tile", lambda *sizes: tile)
 
 
@@ -174,7 +175,7 @@ def run(name: str, settings: Settings) -> Outcome:
     ms = {words: 1e3 * timing.spread(times).median for words, times in samples.items()}
     best = min(ms, key=lambda words: ms[words])
     if key.kernels == "layer" and ms[best] < GAIN * ms["shipped"]:
-        gpu_tuned.write(settings, {key.entry: list(tiles[best].values())})
+        tuned.write(settings, {key.entry: list(tiles[best].values())})
     line = f"shipped {ms['shipped']:.3g} ms; best of {len(tiles)} tiles is {best}, {ms[best]:.3g} ms"
     return Outcome("measured", line, {"entry": key.entry, "ms": ms})
 

@@ -10,8 +10,8 @@ import triton.language as tl
 from fastsiren.kernels.sine import sincos, sine
 from torch import Tensor
 
-from .gpu_items import DEVICE, INTERPRETED, Outcome, judged
-from .gpu_pool import Settings
+from .items import DEVICE, INTERPRETED, Outcome, judged
+from .pool import Settings
 
 COUNT = 1 << (12 if INTERPRETED else 22)
 # What kernels/sine.py promises: largest phase, and absolute error; in fp32 an error of 2 ulp will do as well.
@@ -24,7 +24,7 @@ BEYOND = (1e8, 3.4e38, math.inf, -math.inf, math.nan)
 
 
 @triton.jit
-def sweep(Z, alone, s, c, FAST: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def sweep(Z, alone, s, c, FAST: tl.constexpr, BLOCK: tl.constexpr):
     """Store sine(z), and sine and cosine of sincos(z)."""
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     z = tl.load(Z + i)

@@ -12,8 +12,8 @@ import triton
 
 import fastsiren
 
-from .gpu_items import INTERPRETED, Outcome
-from .gpu_pool import Settings
+from .items import INTERPRETED, Outcome
+from .pool import Settings
 
 QUERY = "driver_version,clocks.sm,clocks.max.sm,clocks.mem,power.limit,temperature.gpu"
 

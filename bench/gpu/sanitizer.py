@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
-from .gpu_cases import Case, given, square
-from .gpu_checks import ours
-from .gpu_items import INTERPRETED, Outcome, judged, skipped, synchronize
-from .gpu_pool import Settings
+from .cases import Case, given, square
+from .checks import ours
+from .items import INTERPRETED, Outcome, judged, skipped, synchronize
+from .pool import Settings
 
 # The shapes of other checks, whose kernels are compiled by then, with rows that fill no tile.
 CASES = (
@@ -48,7 +48,7 @@ def run(name: str, settings: Settings) -> Outcome:
             "needs a GPU" if INTERPRETED else "compute-sanitizer is neither on the path nor in CUDA's folder"
         )
     options = ["--tool", name, "--error-exitcode", str(FOUND), "--print-limit", "5"]
-    command = [program, *options, sys.executable, "-m", "fastsiren.bench.gpu_sanitizer"]
+    command = [program, *options, sys.executable, "-m", "fastsiren.bench.sanitizer"]
     # The allocator's cache would hide accesses past the end of a tensor.
     environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)

@@ -11,16 +11,17 @@ import torch
 
 import fastsiren
 
-from . import accuracy, gpu_tuned, roofline, timing
-from .accuracy import Verdict
-from .gpu_contenders import REDUCED, build, others, own, problem_of
-from .gpu_items import DEVICE, INTERPRETED, Outcome, release
-from .gpu_pool import Settings
-from .gpu_rows import Timed
-from .problem import Contender, Problem, results, truth
-from .records import Subject
-from .timing import Ratio
-from .workloads import QUICK, Workload, parse
+from .. import accuracy, roofline, timing
+from ..accuracy import Verdict
+from ..problem import Contender, Problem, results, truth
+from ..records import Subject
+from ..timing import Ratio
+from ..workloads import QUICK, Workload, parse
+from . import tuned
+from .contenders import REDUCED, build, others, own, problem_of
+from .items import DEVICE, INTERPRETED, Outcome, release
+from .pool import Settings
+from .rows import Timed
 
 # Relative errors that narrowed products may show before they are timed; the checks are stricter.
 REDUCED_LIMITS = {"value": 5e-3, "gradient": 1e-2, "Laplacian": 1e-2, "loss": 5e-2, "gradients": 0.1}
@@ -64,7 +65,7 @@ def run(name: str, settings: Settings) -> Outcome:
     """Measure one item."""
     if name == "rates":
         return rates()
-    with fastsiren.use_backend("triton"), gpu_tuned.applied(settings):
+    with fastsiren.use_backend("triton"), tuned.applied(settings):
         return overhead() if name == "overhead" else measure(parse(name), settings)
 
 
@@ -134,7 +135,7 @@ def measure(workload: Workload, settings: Settings) -> Outcome:
     entered = enter(problem, [*own(workload), *others(workload, workload in FULL)])
     samples = timed({c.name: c.call for c in entered.contenders}, settings.seconds)
     peaks = {c.name: peak_mb(c) for c in entered.contenders}
-    tiles = "tuned" if gpu_tuned.read(settings) else "shipped"
+    tiles = "tuned" if tuned.read(settings) else "shipped"
     right = [mine for mine in own(workload) if mine in samples]
     rows = [row for mine in right for row in rows_of(workload, mine, tiles, samples, entered.verdicts, peaks)]
     wrong = "; ".join(f"{mine} {entered.absent[mine]}" for mine in own(workload) if mine not in samples)
