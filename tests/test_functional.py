@@ -282,7 +282,8 @@ REFUSED = {
         "siren", {"weights": [w.long() for w in NET.weights]}, TypeError, r"^weights\[0\]: got dtype torch.int64"),
     "weights that do not follow": (
         "siren", {"weights": [NET.weights[0], NET.weights[2], NET.weights[2]]}, ValueError, r"^(weights|biases)\[1\]"),
-    "weights of rank 4": ("siren", {"weights": [w[None, None] for w in NET.weights]}, ValueError, r"^weights\[0\]: got"),
+    "weights of rank 4": (
+        "siren", {"weights": [w[None, None] for w in NET.weights]}, ValueError, r"^weights\[0\]: got"),
     "too few biases": ("siren", {"biases": NET.biases[:2]}, ValueError, r"^weights, biases, omegas: got 3, 2 and 2"),
     "too many biases": ("siren", {"biases": [*NET.biases, None]}, (TypeError, ValueError), r"biases"),
     "too many omegas": ("siren", {"omegas": [1.0] * 3}, ValueError, r"got 3, 3 and 3"),
