@@ -8,6 +8,7 @@ import torch
 import fastsiren
 import oracle
 from clients import plain
+from clients.plain_pigan import TallSiren
 from fastsiren import functional
 from fastsiren.dropin import coinpp, functa, lucidrains, metasdf, official, pigan
 
@@ -213,7 +214,7 @@ def test_partial_convolution_counts_observed_pixels():
 
 
 def test_pigan():
-    ours, theirs = pair(pigan.TALLSIREN, plain.TallSiren, 3, 7, 8)
+    ours, theirs = pair(pigan.TALLSIREN, TallSiren, 3, 7, 8)
     inputs = [oracle.uniform(2, 5, 3), oracle.normal(2, 7), oracle.uniform(2, 5, 3, seed=2)]
     agree([ours, theirs], inputs, ours, theirs)
     torch.manual_seed(5)

@@ -21,8 +21,10 @@ from . import (
     pigan,
     wire,
 )
+from .conversion import convert
 
 __all__ = [
+    "convert",
     "checkpoint",
     "coin",
     "coinpp",

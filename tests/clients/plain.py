@@ -140,6 +140,20 @@ class BatchLinear(nn.Linear):
         return x.matmul(weight.mT) + bias.unsqueeze(-2)
 
 
+def subdict(params, key):
+    return None if params is None else {k[len(key) + 1 :]: v for k, v in params.items() if k.startswith(f"{key}.")}
+
+
+class MetaSequential(nn.Sequential):
+    """Hands its modules their part of a dict of parameters."""
+
+    def forward(self, x, params=None):
+        for name, module in self._modules.items():
+            takes = isinstance(module, (BatchLinear, MetaSequential))
+            x = module(x, params=subdict(params, name)) if takes else module(x)
+        return x
+
+
 class FCBlock(nn.Module):
     """The sine network of the official repository."""
 
@@ -148,22 +162,16 @@ class FCBlock(nn.Module):
         widths = [n_in, *[hidden] * (layers + 1), n_out]
         sine = Sine30()
         made = [[BatchLinear(widths[i], widths[i + 1]), sine] for i in range(layers + 2)]
-        self.net = nn.Sequential(*(nn.Sequential(*m) for m in made[:-1]))
-        self.net.append(nn.Sequential(*made[-1][: 1 if outermost_linear else 2]))
+        self.net = MetaSequential(*(MetaSequential(*m) for m in made[:-1]))
+        self.net.append(MetaSequential(*made[-1][: 1 if outermost_linear else 2]))
         for layer in self.net:
             bound = math.sqrt(6 / layer[0].in_features) / 30
             uniform_(layer[0].weight, bound)
         uniform_(self.net[0][0].weight, 1 / n_in)
 
     def forward(self, coords, params=None):
-        x = coords
-        for i, layer in enumerate(self.net):
-            given = None
-            if params is not None:
-                given = {part: params[f"net.{i}.0.{part}"] for part in ("weight", "bias")}
-            x = layer[0](x, given)
-            x = layer[1](x) if len(layer) > 1 else x
-        return x
+        params = OrderedDict(self.named_parameters()) if params is None else params
+        return self.net(coords, params=subdict(params, "net"))
 
 
 class SingleBVPNet(nn.Module):
@@ -175,8 +183,7 @@ class SingleBVPNet(nn.Module):
 
     def forward(self, model_input, params=None):
         coords = model_input["coords"].clone().detach().requires_grad_(True)
-        inner = None if params is None else {name[len("net.") :]: tensor for name, tensor in params.items()}
-        return {"model_in": coords, "model_out": self.net(coords, inner)}
+        return {"model_in": coords, "model_out": self.net(coords, subdict(params, "net"))}
 
 
 class LucidLayer(nn.Module):
@@ -240,7 +247,7 @@ class CoinLayer(nn.Module):
         if use_bias:
             uniform_(self.linear.bias, bound)
         self.activation = activation or Sine(w0)
-        self.offset = offset
+        self.is_last, self.offset = offset > 0, offset
 
     def forward(self, x):
         return self.activation(self.linear(x)) + self.offset
@@ -253,7 +260,7 @@ class Coin(nn.Module):
         self, dim_in, dim_hidden, dim_out, num_layers, w0=30.0, w0_initial=30.0, use_bias=True, final_activation=None
     ):
         super().__init__()
-        self.dim_hidden, self.num_layers = dim_hidden, num_layers
+        self.dim_hidden, self.dim_out, self.num_layers = dim_hidden, dim_out, num_layers
         self.net = nn.Sequential(
             *(
                 CoinLayer(dim_hidden if i else dim_in, dim_hidden, w0 if i else w0_initial, i == 0, use_bias)
@@ -271,6 +278,26 @@ class CoinPP(Coin):
     offset, others = 0.5, 1
 
 
+class LatentToModulation(nn.Module):
+    def __init__(self, latent_dim, size):
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.net = nn.Linear(latent_dim, size)
+
+    def forward(self, latent):
+        return self.net(latent)
+
+
+class Bias(nn.Module):
+    def __init__(self, size):
+        super().__init__()
+        self.latent_dim = size
+        self.bias = nn.Parameter(torch.zeros(size))
+
+    def forward(self, x):
+        return x + self.bias
+
+
 class ModulatedCoinPP(CoinPP):
     def __init__(
         self, dim_in, dim_hidden, dim_out, num_layers, *, modulate_scale=False, modulate_shift=True, use_latent=False,
@@ -280,18 +307,13 @@ class ModulatedCoinPP(CoinPP):
         self.modulate_scale, self.modulate_shift = modulate_scale, modulate_shift
         count = dim_hidden * (num_layers - 1)
         size = count * (modulate_scale + modulate_shift)
-        if use_latent:
-            self.modulation_net = nn.Module()
-            self.modulation_net.net = nn.Linear(latent_dim, size)
-            self.modulations = lambda latent: self.modulation_net.net(latent)
-        else:
-            bias = torch.zeros(size)
-            bias[: count if modulate_scale else 0] = 1
-            self.modulation_net = nn.ParameterDict({"bias": bias})
-            self.modulations = lambda latent: latent + self.modulation_net["bias"]
+        self.num_modulations = size
+        self.modulation_net = LatentToModulation(latent_dim, size) if use_latent else Bias(size)
+        if not use_latent:
+            self.modulation_net.bias.data[: count if modulate_scale else 0] = 1
 
     def modulated_forward(self, x, latent):
-        h, mods = x.reshape(len(x), -1, x.shape[-1]), self.modulations(latent)
+        h, mods = x.reshape(len(x), -1, x.shape[-1]), self.modulation_net(latent)
         width, behind = self.dim_hidden, self.dim_hidden * (self.num_layers - 1) * self.modulate_scale
         for i, layer in enumerate(self.net):
             h = layer.linear(h)
@@ -301,46 +323,6 @@ class ModulatedCoinPP(CoinPP):
                 h = h + mods[:, None, behind + i * width : behind + (i + 1) * width]
             h = layer.activation(h)
         return self.last_layer(h).reshape(*x.shape[:-1], -1)
-
-
-class Film(nn.Module):
-    def __init__(self, n_in, n_out):
-        super().__init__()
-        self.layer = nn.Linear(n_in, n_out)
-
-    def forward(self, x, freq, phase):
-        return torch.sin(freq[:, None] * self.layer(x) + phase[:, None])
-
-
-class TallSiren(nn.Module):
-    """The generator of pi-GAN."""
-
-    def __init__(self, input_dim=2, z_dim=100, hidden_dim=256):
-        super().__init__()
-        self.hidden_dim = hidden_dim
-        self.network = nn.ModuleList([Film(hidden_dim if i else input_dim, hidden_dim) for i in range(8)])
-        self.final_layer = nn.Linear(hidden_dim, 1)
-        self.color_layer_sine = Film(hidden_dim + 3, hidden_dim)
-        self.color_layer_linear = nn.Sequential(nn.Linear(hidden_dim, 3), nn.Sigmoid())
-        layers = [nn.Linear(z_dim, 256), nn.LeakyReLU(0.2)]
-        layers += [nn.Linear(256, 256), nn.LeakyReLU(0.2), nn.Linear(256, 256), nn.LeakyReLU(0.2)]
-        self.mapping_network = nn.Module()
-        self.mapping_network.network = nn.Sequential(*layers, nn.Linear(256, 18 * hidden_dim))
-        for linear in self.mapping_network.network[::2]:
-            nn.init.kaiming_normal_(linear.weight, a=0.2, nonlinearity="leaky_relu")
-        self.mapping_network.network[-1].weight.data *= 0.25
-        heads = [self.final_layer, self.color_layer_sine.layer, self.color_layer_linear[0]]
-        for linear in [film.layer for film in self.network] + heads:
-            uniform_(linear.weight, math.sqrt(6 / linear.in_features) / 25)
-        uniform_(self.network[0].layer.weight, 1 / input_dim)
-
-    def forward(self, x, z, ray_directions):
-        g, phase = self.mapping_network.network(z).chunk(2, -1)
-        freq, width = g * 15 + 30, self.hidden_dim
-        for i, film in enumerate(self.network):
-            x = film(x, freq[:, i * width : (i + 1) * width], phase[:, i * width : (i + 1) * width])
-        color = self.color_layer_sine(torch.cat([ray_directions, x], -1), freq[:, -width:], phase[:, -width:])
-        return torch.cat([self.color_layer_linear(color), self.final_layer(x)], -1)
 
 
 def gradient(y, x, grad_outputs=None):
