@@ -10,8 +10,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import functional, grids, init, losses
+    from . import dropin, functional, grids, init, losses
     from .derivatives import derivatives, directional, explain, hessian, laplacian, value_and_jacobian
+    from .dropin.conversion import convert
     from .engine.backends import precision, use_backend
     from .render import render
     from .siren import Siren
@@ -33,6 +34,8 @@ __all__ = [
     "precision",
     "render",
     "grids",
+    "convert",
+    "dropin",
 ]
 
 # A checkout keeps kernels/ and bench/ beside this folder; an installed package has them inside.
@@ -53,6 +56,7 @@ _DEFINED_IN = {
     "use_backend": "engine.backends",
     "precision": "engine.backends",
     "render": "render",
+    "convert": "dropin.conversion",
 }
 
 
