@@ -48,8 +48,12 @@ class Stack(nn.Module):
 
 
 class Colab(Stack):
-    def __init__(self, n_in, hidden, layers, n_out, outermost_linear=False, first_omega_0=30, hidden_omega_0=30.0):
-        super().__init__(n_in, hidden, layers, n_out, outermost_linear, first_omega_0, hidden_omega_0)
+    def __init__(
+        self, in_features, hidden_features, hidden_layers, out_features, outermost_linear=False, first_omega_0=30,
+        hidden_omega_0=30.0,
+    ):  # fmt: skip
+        omegas = (first_omega_0, hidden_omega_0)
+        super().__init__(in_features, hidden_features, hidden_layers, out_features, outermost_linear, *omegas)
 
     def forward(self, coords):
         coords = coords.clone().detach().requires_grad_(True)

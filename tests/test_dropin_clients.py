@@ -1,0 +1,86 @@
+"""Programs for existing SIREN code give the same losses with our classes, and with their own ones converted."""
+
+import math
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import fastsiren
+import oracle
+from clients import (
+    coin_image,
+    coinpp_meta,
+    colab_image,
+    colab_poisson,
+    dalmia_poisson,
+    finer_image,
+    light_field_film,
+    lucidrains_latent,
+    metasdf_maml,
+    official_helmholtz,
+    official_image,
+    official_sdf,
+    official_wave,
+    pigan_field,
+    plain,
+    wire_denoise,
+)
+from clients.plain_pigan import TallSiren
+from fastsiren.dropin import (
+    coin,
+    coinpp,
+    colab,
+    dalmia,
+    diff_operators,
+    finer,
+    lucidrains,
+    metasdf,
+    official,
+    pigan,
+    wire,
+)
+
+# A program, our classes, and those of its user.
+CLIENTS = {
+    "colab image": (colab_image, colab, {"Siren": plain.Colab}),
+    "colab poisson": (colab_poisson, colab, {"Siren": plain.Colab}),
+    "official image": (official_image, official, {"SingleBVPNet": plain.SingleBVPNet}),
+    "official sdf": (official_sdf, official, {"SingleBVPNet": plain.SingleBVPNet}),
+    "official helmholtz": (official_helmholtz, official, {"SingleBVPNet": plain.SingleBVPNet}),
+    "official wave": (official_wave, official, {"SingleBVPNet": plain.SingleBVPNet}),
+    "lucidrains latent": (lucidrains_latent, lucidrains, {"SirenNet": plain.SirenNet}),
+    "dalmia poisson": (dalmia_poisson, dalmia, {"SIREN": plain.Dalmia}),
+    "coin image": (coin_image, coin, {"Siren": plain.Coin}),
+    "coinpp meta": (coinpp_meta, coinpp, {"ModulatedSiren": plain.ModulatedCoinPP}),
+    "metasdf maml": (metasdf_maml, metasdf, {"Siren": plain.MetaSdf}),
+    "light field film": (light_field_film, metasdf, {"Siren": plain.MetaSdf}),
+    "wire denoise": (wire_denoise, wire, {"INR": plain.Wire}),
+    "finer image": (finer_image, finer, {"Siren": plain.FinerSiren}),
+    "pigan field": (pigan_field, pigan, {"TALLSIREN": TallSiren}),
+}
+TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-10}
+
+
+def losses(client, code, operators, dtype):
+    torch.manual_seed(7)
+    with oracle.one_thread():
+        return client.run(code, operators, dtype)
+
+
+def converted(make, *args, **options):
+    return fastsiren.convert(make(*args, **options))
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize("name", CLIENTS)
+def test_losses_of_fifty_steps(name, dtype):
+    client, ours, classes = CLIENTS[name]
+    expected = losses(client, SimpleNamespace(**classes), plain, dtype)
+    assert len(expected) >= 50 and expected[-1] != expected[0] and all(map(math.isfinite, expected))
+    fast = SimpleNamespace(**{key: partial(converted, make) for key, make in classes.items()})
+    for code in (ours, fast):
+        found = losses(client, code, diff_operators, dtype)
+        errors = [abs(a - b) / abs(b) for a, b in zip(found, expected, strict=True)]
+        assert all(error <= TOLERANCES[dtype] for error in errors), max(errors)
