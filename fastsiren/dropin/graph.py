@@ -39,7 +39,10 @@ def evaluation(y: Tensor, x: Tensor) -> Evaluation | None:
         y: any tensor.
         x: coordinates, a leaf or not.
     """
-    if not (ops.fusible() and x.requires_grad and y.requires_grad and x.ndim) or x._backward_hooks or y._backward_hooks:
+    if torch.compiler.is_compiling() or not (ops.fusible() and x.requires_grad and y.requires_grad and x.ndim):
+        return None
+    # A hook sees, and may change, gradients on their way.
+    if x._backward_hooks or y._backward_hooks:
         return None
     node, number = _source(y.grad_fn, y.output_nr)
     which = getattr(node, "which", None)

@@ -33,16 +33,11 @@ class SetEncoder(nn.Module):
         activation, rule = (
             (nn.ReLU(inplace=True), init_weights_normal) if nonlinearity == "relu" else (Sine(), sine_init)
         )
-        hidden = [
-            nn.Sequential(nn.Linear(hidden_features, hidden_features), activation) for _ in range(num_hidden_layers)
-        ]
-        self.net = nn.Sequential(
-            nn.Linear(in_features, hidden_features),
-            activation,
-            *hidden,
-            nn.Linear(hidden_features, out_features),
-            activation,
-        )
+        # In the order of the original, which is that of the draws.
+        layers: list[nn.Module] = [nn.Linear(in_features, hidden_features), activation]
+        for _ in range(num_hidden_layers):
+            layers.append(nn.Sequential(nn.Linear(hidden_features, hidden_features), activation))
+        self.net = nn.Sequential(*layers, nn.Linear(hidden_features, out_features), activation)
         self.net.apply(rule)
 
     def forward(self, context_x: Tensor, context_y: Tensor, ctxt_mask: Tensor | None = None, **kwargs: Any) -> Tensor:
@@ -95,8 +90,9 @@ class ConvImgEncoder(nn.Module):
         super().__init__()
         self.conv_theta = nn.Conv2d(channel, 128, 3, 1, 1)
         self.relu = nn.ReLU(inplace=True)
+        first = nn.Conv2d(128, 256, 3, 1, 1)
         blocks = [Conv2dResBlock(256, 256) for _ in range(4)]
-        self.cnn = nn.Sequential(nn.Conv2d(128, 256, 3, 1, 1), nn.ReLU(), *blocks, nn.Conv2d(256, 256, 1, 1, 0))
+        self.cnn = nn.Sequential(first, nn.ReLU(), *blocks, nn.Conv2d(256, 256, 1, 1, 0))
         self.relu_2 = nn.ReLU(inplace=True)
         self.fc = nn.Linear(1024, 1)
         self.image_resolution = image_resolution
