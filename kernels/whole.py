@@ -135,8 +135,7 @@ def whole(
     WIDTH]; scales and bias [L, networks, WIDTH]; last [networks, O, H_last]; Y [1 + K + R, networks, N, O], values with
     their bias. M holds forms [R, K, K] at every multiple of m_stride.
     """
-    # Wide, since channels times networks times points may pass 31 bits.
-    net = tl.program_id(1).to(tl.int64)
+    net = tl.program_id(1)
     n = tl.arange(0, WIDTH)
     matrices = ()
     if HOIST:
