@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import pickle
 
 import pytest
 import torch
@@ -114,7 +115,8 @@ def test_copies_are_apart(name):
     net, _ = pair(name)
     x = oracle.uniform(4, 2)
     twin = copy.deepcopy(net)
-    assert torch.equal(call(twin, x)[0], call(net, x)[0])
+    for other in (twin, pickle.loads(pickle.dumps(net))):  # noqa: S301
+        assert torch.equal(call(other, x)[0], call(net, x)[0])
     with torch.no_grad():
         next(twin.parameters()).zero_()
     assert not torch.equal(call(twin, x)[0], call(net, x)[0])

@@ -1,6 +1,7 @@
 """The official repository beyond its sine network: other types, features in front, jitter, hypernetworks' draws."""
 
 import math
+import pickle
 
 import pytest
 import torch
@@ -44,6 +45,8 @@ def test_other_types_are_plain_networks(kind):
     params = {name: p.detach().expand(2, *p.shape) for name, p in net.named_parameters()}
     assert oracle.relative_error(net({"coords": x}, params=params)["model_out"], expected) <= 1e-12
     assert abs(net.net.net[1][0].weight.std() * 8 / DEVIATIONS[kind] - 1) <= 0.1
+    loaded = pickle.loads(pickle.dumps(net))  # noqa: S301
+    assert torch.equal(loaded({"coords": x})["model_out"], found["model_out"])
     with pytest.raises(TypeError, match="operators serve SIRENs only"):
         fastsiren.laplacian(net, x)
 

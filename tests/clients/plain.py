@@ -353,6 +353,14 @@ def hessian(y, x):
     return found, -1 if found.isnan().any() else 0
 
 
+def derivative(y, x, i=0, j=0):
+    return gradient(y[..., i], x)[..., j : j + 1]
+
+
+def second_derivative(y, x, component=0, i=0, j=0):
+    return derivative(derivative(y, x, component, i), x, 0, j)
+
+
 def activations(net, coords):
     """What forward_with_activations of the notebook returns, without the names of classes."""
     x = coords.clone().detach().requires_grad_(True)

@@ -3,6 +3,7 @@
 import math
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -27,14 +28,10 @@ class Sine(nn.Module):
         return torch.sin(OMEGA * input)
 
 
-def _to_weights(rule: Callable[[Tensor], object]) -> Callable[[nn.Module], None]:
-    """An initialiser as nn.Module.apply takes it, which fills weights of linear layers."""
-
-    def initialize(module: nn.Module) -> None:
-        if isinstance(module, nn.Linear):
-            rule(module.weight)
-
-    return initialize
+def _to_weights(rule: Callable[[Tensor], object], module: nn.Module) -> None:
+    """Fill the weight of a linear layer; with nn.Module.apply, of all of them."""
+    if isinstance(module, nn.Linear):
+        rule(module.weight)
 
 
 def sine_init(module: nn.Module) -> None:
@@ -63,11 +60,16 @@ def _elu(weight: Tensor) -> None:
     _lecun(weight, 1.5505188080679277)
 
 
-init_weights_normal = _to_weights(lambda weight: nn.init.kaiming_normal_(weight, nonlinearity="relu"))
-init_weights_xavier = _to_weights(nn.init.xavier_normal_)
-init_weights_selu = _to_weights(_lecun)
-init_weights_elu = _to_weights(_elu)
-init_weights_trunc_normal = _to_weights(_truncated)
+def _kaiming(weight: Tensor) -> None:
+    nn.init.kaiming_normal_(weight, nonlinearity="relu")
+
+
+# Not closures, so that a module that keeps its initialiser can be pickled.
+init_weights_normal = partial(_to_weights, _kaiming)
+init_weights_xavier = partial(_to_weights, nn.init.xavier_normal_)
+init_weights_selu = partial(_to_weights, _lecun)
+init_weights_elu = partial(_to_weights, _elu)
+init_weights_trunc_normal = partial(_to_weights, _truncated)
 
 # The activation and the initialiser of each type.
 NONLINEARITIES: dict[str, tuple[Callable[[], nn.Module], Callable[[nn.Module], None]]] = {
