@@ -109,9 +109,9 @@ def _tuned() -> dict[str, list[int]]:
 
 def widest(channels: int, mode: str) -> int:
     """The widest layers that `whole` keeps on the chip with so many channels; 0 for none."""
-    if channels == 1:
-        return 64 if mode == "fp64" else 128
-    return 64 if channels <= 5 else 0
+    if mode == "fp64":
+        return 64 if channels == 1 else 0
+    return 128 if channels == 1 else 64 if channels <= 5 else 0
 
 
 def whole_tile(device: torch.device, channels: int, width: int, hidden: int, parts: int) -> dict[str, Any]:

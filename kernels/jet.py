@@ -170,8 +170,8 @@ def _sine_layer(net: Network, l: int, X: Tensor, M: Tensor, N: int, keep: bool) 
     layer = net.hidden[l - 1] if l else None
     weights = (layer.matrix, layer.scales, layer.bias) if layer else (net.first, net.first_bias, net.first_bias)
     tile = layer_tile(X.device, 1 + K + R, width, X.shape[2], net.mode, thin=l == 0)
-    sizes = {"K": K, "R": R, "INNER": X.shape[2], "WIDTH": width, "PARTS": weights[0].shape[1]}
-    modes: dict[str, Any] = {"THIN": l == 0, "KEEP": keep, "FAST": net.fast, "MODE": net.mode}
+    sizes: dict[str, Any] = {"K": K, "R": R, "THIN": l == 0, "INNER": X.shape[2], "WIDTH": width}
+    modes: dict[str, Any] = {"PARTS": weights[0].shape[1], "KEEP": keep, "FAST": net.fast, "MODE": net.mode}
     grid = (rows // N * triton.cdiv(N, tile["BM"]), width // tile["BN"])
     arguments = X, *weights, M, Y, Z, rows, N, net.units[l], M.stride(0) if M.ndim == 4 else 0
     launch(jet_layer, grid, *arguments, **sizes, **modes, **tile)

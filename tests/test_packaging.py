@@ -198,7 +198,7 @@ def test_build_needs_no_torch():
 
 
 def test_readme_installs_as_make_does():
-    (made,) = re.findall(r"^\t\$\(BIN\)/(pip install .*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    (made,) = re.findall(r"^\t\$\(BIN\)/(pip install -c .*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert f".venv/bin/{made}\n" in (ROOT / "README.md").read_text()
 
 
