@@ -138,8 +138,9 @@ double run_backward(Job& job, const Net<T>& net, const GradArgs& grads, int thre
   job.parameters = !grads.weights.empty();
   job.layout = buffers.layout();
   if (!job.parameters) job.layout.elements = 0;
-  SegmentTree tree((job.N + SEGMENT_POINTS - 1) / SEGMENT_POINTS, sizeof(T), job.layout.elements, job.layout.doubles);
-  run_blocks(job, threads, SEGMENT_POINTS, bytes(job), &tree, kernel);
+  const int64_t segment = segment_points(job.N);
+  SegmentTree tree((job.N + segment - 1) / segment, sizeof(T), job.layout.elements, job.layout.doubles);
+  run_blocks(job, threads, segment, bytes(job), &tree, kernel);
   if (job.parameters) {
     std::vector<T*> w, b;
     for (Address a : grads.weights) w.push_back(at<T>(a));

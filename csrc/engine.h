@@ -9,7 +9,11 @@ namespace fastsiren {
 constexpr int64_t MAX_AXES = 16;
 // Segments are summed on their own and merged along a fixed tree, so sums never depend on threads. A common multiple of
 // all tiles.
-constexpr int64_t SEGMENT_POINTS = 1152;
+constexpr int64_t SEGMENT_POINTS = 384;
+// Merging has its cost, so only a small batch is cut that fine, which keeps several threads busy with it.
+constexpr int64_t segment_points(int64_t N) {
+  return N <= 24 * SEGMENT_POINTS ? SEGMENT_POINTS : 3 * SEGMENT_POINTS;
+}
 
 // One affine map as nn.Linear holds it: W [out, in] row-major, b [out]. omega belongs to the sine that follows (1 for
 // the output layer).

@@ -86,8 +86,9 @@ std::vector<std::vector<double>> run(const Case& c, int threads) {
   job.y_bar = y_bar.data(), job.first_bar = T_bar.data(), job.second_bar = S_bar.data(), job.x_bar = x_bar.data();
   GradientBuffers<T> buffers(net, kernels.gradient_align);
   job.parameters = true, job.layout = buffers.layout();
-  SegmentTree tree((N + SEGMENT_POINTS - 1) / SEGMENT_POINTS, sizeof(T), job.layout.elements, job.layout.doubles);
-  sweep(kernels.jet_bwd_bytes(job), kernels.jet_bwd, SEGMENT_POINTS, &tree);
+  const int64_t segment = segment_points(N);
+  SegmentTree tree((N + segment - 1) / segment, sizeof(T), job.layout.elements, job.layout.doubles);
+  sweep(kernels.jet_bwd_bytes(job), kernels.jet_bwd, segment, &tree);
   std::vector<T*> w, v;
   for (auto& g : W_bar) w.push_back(g.data());
   for (auto& g : b_bar) v.push_back(g.data());

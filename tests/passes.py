@@ -29,7 +29,7 @@ from oracle import Net
 WIDTHS = (1, 3, 15, 16, 17, 31, 33, 64, 127, 128, 256, 2)
 ROWS = (0, 1, 2, 15, 16, 17, 47, 48, 49, 63, 65, 127, 1000, 1153)
 # Points whose gradients are summed by one thread: SEGMENT_POINTS of csrc/engine.h.
-SEGMENT = 1152
+SEGMENT = 384
 OMEGAS = (30.0, 1.0, 3000.0)
 OUTPUTS = {
     "value": ("value",),

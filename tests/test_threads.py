@@ -31,9 +31,10 @@ def tensors(engine, name, given):
 @on_every_isa
 @every_pass
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["fp32", "fp64"])
-def test_number_of_threads(dtype, name, engine):
-    # Four segments and a bit, so that sums over points have something to reorder.
-    given = operands(name, Case((3, 33, 24, 2), (30.0, 30.0), 4 * 1152 + 61), dtype)
+@pytest.mark.parametrize("rows", [4 * 384 + 61, 9 * 1152 + 61], ids=["small segments", "large segments"])
+def test_number_of_threads(rows, dtype, name, engine):
+    # Several segments and a bit, so that sums over points have something to reorder.
+    given = operands(name, Case((3, 33, 24, 2), (30.0, 30.0), rows), dtype)
     first, *others = [in_threads(n, lambda: tensors(engine, name, given)) for n in (1, 2, 3, 4, 2, 2)]
     for other in others:
         assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))

@@ -25,9 +25,10 @@ void backward_pass(const Job& job, Schedule& schedule, void* workspace) {
   const int64_t points = tile.G * PT<V>;
   const bool sums = job.parameters || job.loss.kind != LossKind::none;
   const bool adjoint = job.parameters || job.loss.kind == LossKind::none;
+  const int64_t size = segment_points(job.N);
   for (int64_t segment = claim(schedule); segment >= 0; segment = claim(schedule)) {
     if (sums) tile.gradient.begin(schedule, job.parameters);
-    for (int64_t n = segment * SEGMENT_POINTS; n < (segment + 1) * SEGMENT_POINTS && n < job.N; n += points) {
+    for (int64_t n = segment * size; n < (segment + 1) * size && n < job.N; n += points) {
       const Extent e{n, job.N - n < points ? job.N - n : points, job.N};
       tile.load(e);
       tile.remember();
