@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from .engine import backends, ops
-from .engine.arguments import check_tensor, coordinates, listed
+from .engine.arguments import check_tensor, coordinates, listed, per_network
 from .engine.composed_loss import KINDS, REDUCTIONS, composed_loss
 from .engine.jet import Adjoint, Jet, Sandwich
 from .engine.network import check_parameters
@@ -300,24 +300,10 @@ def _prepare(
     # A comparison, which NaN fails: the compiler cannot trace math.isfinite of a number that it keeps symbolic.
     if not all(abs(factor) < inf for factor in factors):
         raise ValueError(f"omegas: got {factors}, expected finite numbers")
-    x = _per_network(coordinates(x, weights[0]), networks)
+    x = per_network(coordinates(x, weights[0]), networks)
     backend = backends.resolve(None, x.device, x.dtype, precision)
     rows = x if x.ndim == 2 else x.reshape(prod(x.shape[:-1]), x.shape[-1])
     return _Network(rows, tuple(x.shape[:-1]), (weights, full, factors), backend)
-
-
-def _per_network(x: Tensor, networks: int | None) -> Tensor:
-    """Coordinates with the axis of networks in front: [G, ..., D]."""
-    if networks is None:
-        return x
-    if x.ndim < 3:
-        return x.expand(networks, *x.shape)
-    if x.shape[0] not in (1, networks):
-        raise ValueError(
-            f"x: got shape {tuple(x.shape)} for {networks} networks, expected ({networks}, ..., {x.shape[-1]}), or at "
-            "most 2 dimensions for points that all of them share"
-        )
-    return x.expand(networks, *x.shape[1:])
 
 
 def _unflatten(results: Sequence[Tensor], net: _Network) -> Sequence[Tensor]:

@@ -7,8 +7,8 @@ fastsiren.Siren or any module with a method `siren_parameters` (fastsiren.engine
 from torch import Tensor
 
 from . import functional
-from .engine.arguments import check_tensor, coordinates, unpack
-from .engine.network import SirenModule
+from .engine.arguments import check_tensor, coordinates, per_network, unpack
+from .engine.network import SirenModule, networks_of
 
 REDUCTIONS = ("mean", "sum")
 
@@ -140,12 +140,12 @@ def _loss(
     """Check the arguments and run the fused loss of that kind."""
     weights, biases, omegas, outermost_linear, precision = unpack(net)
     x = coordinates(x, weights[0])
-    n_out = weights[-1].shape[-2]
-    shape = (*x.shape[:-1], n_out, x.shape[-1]) if kind == "gradient" else (*x.shape[:-1], n_out)
+    n_out, leading = weights[-1].shape[-2], per_network(x, networks_of(weights, biases)).shape[:-1]
+    shape = (*leading, n_out, x.shape[-1]) if kind == "gradient" else (*leading, n_out)
     if kind != "eikonal":
         _check_shape("target", target, x, shape)
     if weight is not None:
-        _check_shape("weight", weight, x, x.shape[:-1])
+        _check_shape("weight", weight, x, leading)
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction: got {reduction!r}, expected one of {', '.join(map(repr, REDUCTIONS))}")
     return functional.loss(

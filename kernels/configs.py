@@ -120,7 +120,9 @@ def whole_tile(device: torch.device, channels: int, width: int, hidden: int, par
     # As many rows as the compiler keeps in registers: every channel of a row is there at once.
     most = 32 if channels * width <= 256 else 16
     rows = {90: 128, 100: 64}.get(architecture(device), most) if channels == 1 else most
-    return {"BM": rows, "HOIST": channels == 1 and 0 < held <= 100 * 1024, "num_warps": 8}
+    # Code is written out for every matrix that is held.
+    room = min(100 * 1024, SHARED[architecture(device)] - 16 * 1024)
+    return {"BM": rows, "HOIST": channels == 1 and hidden <= 8 and 0 < held <= room, "num_warps": 8}
 
 
 def gradient_tile(width: int, inner: int, mode: str) -> dict[str, Any]:

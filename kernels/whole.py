@@ -34,12 +34,9 @@ def _matrix(P, l, net, WIDTH: tl.constexpr, PARTS: tl.constexpr):
 
 
 @triton.jit
-def _product(a, high, low, weight, SINE: tl.constexpr, MODE: tl.constexpr):
+def _product(a, high, low, weight, MODE: tl.constexpr):
     """One channel [BM, WIDTH] times a hidden matrix; weight [WIDTH] undoes the scale of its units."""
     if guarded(MODE):
-        if SINE:
-            # At most 1: 64 times it is in the range that powers_of_two gives other operands.
-            return dot(a * 64.0, high, low, MODE) * (weight * 0.015625)[None, :]
         up, down = powers_of_two(tl.max(tl.abs(a), axis=1))
         return dot(a * up[:, None], high, low, MODE) * down[:, None] * weight[None, :]
     else:
@@ -71,9 +68,9 @@ def _hidden(
     at = (l * tl.num_programs(1) + net) * WIDTH + tl.arange(0, WIDTH)
     weight = tl.load(scales + at)
     channels = _activated(z, M, m_row, live, K, R, FAST)
-    found = (_product(channels[0], high, low, weight, True, MODE) + tl.load(bias + at)[None, :],)
+    found = (_product(channels[0], high, low, weight, MODE) + tl.load(bias + at)[None, :],)
     for c in tl.static_range(1, 1 + K + R):
-        found = found + (_product(channels[c], high, low, weight, False, MODE),)
+        found = found + (_product(channels[c], high, low, weight, MODE),)
     return found
 
 
@@ -195,7 +192,8 @@ LEVELS = {torch.uint8: 255, torch.uint16: 65535}
 def fits(net: Network, channels: int) -> bool:
     """Whether `whole` serves passes of so many channels; the same for any number of points."""
     widths = {net.width(l) for l in range(len(net.units))}
-    return len(widths) == 1 and max(widths) <= widest(channels, net.mode)
+    # The first layer's code grows with every coordinate.
+    return len(widths) == 1 and max(widths) <= widest(channels, net.mode) and net.inputs <= 16
 
 
 def fused(net: Network, S: Tensor | None, Y: Tensor, M: Tensor | None = None, grid: Grid = NO_GRID) -> None:

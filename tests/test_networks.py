@@ -219,3 +219,34 @@ def test_what_does_not_fit(backend, change, words):
     weights, biases, x = change(*stacked(), points(G, N))
     with pytest.raises(ValueError, match=words):
         F.siren(x, weights, biases, omegas=OMEGAS)
+
+
+@pytest.mark.parametrize("batched_points", [True, False])
+def test_vmap_over_points(backend, batched_points):
+    weights, biases = stacked()
+    x = points(3, G, N) if batched_points else points(3, N)
+    found = torch.func.vmap(lambda x: F.siren(x, weights, biases, omegas=OMEGAS))(x)
+    wanted = torch.stack([F.siren(point, weights, biases, omegas=OMEGAS) for point in x])
+    assert oracle.relative_error(found, wanted) <= 1e-12
+
+
+def test_batched_cotangents(backend):
+    weights, biases = stacked()
+    (x,) = oracle.tracked(points(G, N))
+    y = F.siren(x, weights, biases, omegas=OMEGAS)
+    bars = oracle.normal(5, *y.shape, seed=9)
+    (found,) = torch.autograd.grad(y, x, bars, is_grads_batched=True, retain_graph=True)
+    wanted = torch.stack([torch.autograd.grad(y, x, bar, retain_graph=True)[0] for bar in bars])
+    assert oracle.relative_error(found, wanted) <= 1e-12
+
+
+def test_fused_losses_of_a_module(backend):
+    net, x, target = Stacked(), points(N), oracle.normal(G, N, 2, seed=3)
+    loss = fastsiren.losses.value_mse(net, x, target)
+    wanted = (F.siren(x, list(net.weights), list(net.biases), omegas=OMEGAS) - target).square().mean()
+    assert oracle.relative_error(loss, wanted) <= 1e-12
+
+
+def test_rendering_refuses_many_networks():
+    with pytest.raises(ValueError, match="net: got many networks"):
+        fastsiren.render(Stacked(), fastsiren.grids.Grid.over((4, 5, 6)), progress=False)

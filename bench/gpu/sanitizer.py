@@ -48,7 +48,7 @@ def run(name: str, settings: Settings) -> Outcome:
             "needs a GPU" if INTERPRETED else "compute-sanitizer is neither on the path nor in CUDA's folder"
         )
     options = ["--tool", name, "--error-exitcode", str(FOUND), "--print-limit", "5"]
-    command = [program, *options, sys.executable, "-m", "fastsiren.bench.sanitizer"]
+    command = [program, *options, sys.executable, "-m", "fastsiren.bench.gpu.sanitizer"]
     # The allocator's cache would hide accesses past the end of a tensor.
     environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -66,6 +66,8 @@ def verdict(name: str, code: int, printed: str) -> Outcome:
         first = next((line for line in marked if line and "COMPUTE-SANITIZER" not in line), "")
         return judged(False, f"{name}: {first}; {summary[-1] if summary else ''}")
     words = printed.strip().splitlines() or [""]
+    if "No module named" in printed:
+        return judged(False, f"{name}: {words[-1][:200]}")
     return skipped(f"{name} itself failed with code {code}: {(marked or words)[-1][:200]}")
 
 

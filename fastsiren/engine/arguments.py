@@ -66,6 +66,20 @@ def coordinates(x: Tensor, weight: Tensor) -> Tensor:  # [..., D]
     return x
 
 
+def per_network(x: Tensor, networks: int | None) -> Tensor:
+    """Coordinates with the axis of networks in front: [G, ..., D]."""
+    if networks is None:
+        return x
+    if x.ndim < 3:
+        return x.expand(networks, *x.shape)
+    if x.shape[0] not in (1, networks):
+        raise ValueError(
+            f"x: got shape {tuple(x.shape)} for {networks} networks, expected ({networks}, ..., {x.shape[-1]}), or at "
+            "most 2 dimensions for points that all of them share"
+        )
+    return x.expand(networks, *x.shape[1:])
+
+
 def check_tensor(name: str, given: Tensor, *, like: Tensor, of: str) -> None:
     """Raise unless `given` is a dense tensor with the dtype and device of `like`, which belongs to `of`."""
     if not isinstance(given, Tensor):

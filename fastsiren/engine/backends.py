@@ -88,6 +88,8 @@ def _triton_missing() -> str | None:
         reasons.append("triton is not installed, get it with: pip install 'fastsiren[triton]'")
     if not torch.cuda.is_available() and not INTERPRETED:
         reasons.append("PyTorch sees no CUDA device, install a CUDA build of torch on a machine with an NVIDIA GPU")
+    elif torch.cuda.is_available() and (torch.version.hip or torch.cuda.get_device_capability() < (8, 0)):
+        reasons.append("its kernels are for NVIDIA GPUs of compute capability 8.0 and later (A100, RTX 30 and newer)")
     return "; ".join(reasons) or None
 
 
@@ -274,6 +276,8 @@ def _find(choice: str | None, device: str, dtype: torch.dtype, wanted: str) -> s
             f"precision: got {wanted!r}, but backend {name!r}, which serves {device} tensors here, computes in "
             f"{' or '.join(map(repr, offered))} only; leave the precision out or give one of these"
         )
+    if wanted != "fp32" and dtype != torch.float32:
+        raise RuntimeError(f"precision: got {wanted!r}, which narrows float32, but the parameters are {dtype}")
     return name if wanted == "fp32" else f"{name}:{wanted}"
 
 

@@ -151,3 +151,9 @@ def _check_tensor(name: str, tensor: Tensor, rank: int, *, like: Tensor) -> None
         raise TypeError(f"{name}: got dtype {tensor.dtype}, expected {like.dtype} as weights[0]")
     if tensor.device != like.device:
         raise ValueError(f"{name}: got device {tensor.device}, expected {like.device} as weights[0]")
+
+
+def networks_of(weights: Sequence[Tensor], biases: Sequence[Tensor]) -> int | None:
+    """Length of the axis of networks that parameters have in front; None where none of them has it."""
+    axes = [*(w.shape[0] for w in weights if w.ndim > 2), *(b.shape[0] for b in biases if b.ndim > 1)]
+    return axes[0] if axes else None

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from . import reference
+from .network import networks_of
 
 Tensors = tuple[Any, ...]
 """Flat tensors of a call; an optional operand that is not given is None."""
@@ -106,8 +107,7 @@ class Pass:
     def networks(self, call: Call, args: Tensors) -> int | None:
         """Length of the axis of networks that parameters have in front; None where none of them has it."""
         _, weights, biases, _ = self.split(call, args)
-        axes = [*(w.shape[0] for w in weights if w.ndim > 2), *(b.shape[0] for b in biases if b.ndim > 1)]
-        return axes[0] if axes else None
+        return networks_of(weights, biases)
 
     def results(self, call: Call, args: Tensors) -> list[Result]:
         """Shapes of the results, and what they are."""

@@ -172,7 +172,7 @@ def run_batched(
     fields = which.results(call, element)
     foldable = not any(batched[count:]) and not any(field.summed and field.operand is None for field in fields)
     if foldable:
-        return _folded(which, size, batched, args, fields, start)
+        return _folded(which, size, batched, args, fields, start, which.networks(call, element) or 1)
     if any(batched[count : count + 2 * call.layers]) or in_operator:
         rows = [start(tuple(arg[i] if flag else arg for arg, flag in zip(args, batched))) for i in range(size)]
         return tuple(torch.stack(column) for column in zip(*rows))
@@ -192,8 +192,9 @@ def _in_plain_torch(which: Pass, call: Call, batched: list[bool], args: Tensors)
 
 
 def _folded(
-    which: Pass, size: int, batched: list[bool], args: Tensors, fields: list[Result], start: Start
+    which: Pass, size: int, batched: list[bool], args: Tensors, fields: list[Result], start: Start, networks: int
 ) -> tuple[Tensor, ...]:
+    # The rows of one network follow one another: [networks, size, points of each].
     at_x = next(i for i, operand in enumerate(which.operands) if operand.name == "x")
     points = args[at_x].shape[int(batched[at_x])]
     wanted = {field.operand for field in fields}
@@ -207,6 +208,14 @@ def _folded(
             continue
         arg = arg if flag else arg.unsqueeze(0)
         arg = arg.unsqueeze(1) if shared else arg
-        folded[i] = arg.expand(size, points, *arg.shape[2:]).reshape(size * points, *arg.shape[2:])
-    results = (result.reshape(size, points, *result.shape[1:]) for result in start(tuple(folded)))
+        core = arg.shape[2:]
+        rows = arg.expand(size, points, *core).reshape(size, networks, points // networks, *core)
+        folded[i] = rows.transpose(0, 1).reshape(size * points, *core)
+    results = (_unfolded(result, size, points, networks) for result in start(tuple(folded)))
     return tuple(result.sum(1) if field.summed else result for result, field in zip(results, fields))
+
+
+def _unfolded(rows: Tensor, size: int, points: int, networks: int) -> Tensor:
+    """[size, points, ...] from rows [networks, size, points of each]."""
+    core = rows.shape[1:]
+    return rows.reshape(networks, size, points // networks, *core).transpose(0, 1).reshape(size, points, *core)

@@ -130,7 +130,8 @@ def jet_bwd(
     y_bar, T_bar = net.check("y_bar", y_bar, N, O), net.check("T_bar", T_bar, N, K, O)
     S_bar, sums = net.check("S_bar", S_bar, N, R, O), WeightGrads() if need_params else None
     x_bar, V_bar, M_bar = Bar(x, True), Bar(directions, directions.ndim == 3), Bar(forms, forms.ndim == 4)
-    for rows in net.chunks(N, 1 + K + R):
+    # M_bar has R K K numbers per point and block of at least 16 units.
+    for rows in net.chunks(N, 1 + K + R + R * K * K // 16):
         bottom, M = points.bottom(rows), points.forms(rows)
         last, trace = jet_sweep(net.kernels, bottom, M, bottom.shape[1], keep=True)
         bars = _jet_bars(net, y_bar[rows], T_bar[rows], S_bar[rows])

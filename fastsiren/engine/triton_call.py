@@ -51,7 +51,8 @@ class Net:
 
     def chunk_rows(self, channels: int) -> int:
         """Rows of a chunk; they depend on the network and the channels alone."""
-        return configs.chunk_rows(channels, max(self.kernels.width(l) for l in range(len(self.kernels.units))))
+        widths = (self.kernels.width(l) for l in range(len(self.kernels.units)))
+        return configs.chunk_rows(channels, max(*widths, self.kernels.inputs, self.kernels.outputs))
 
     def chunks(self, N: int, channels: int) -> Iterator[slice]:
         """Slices of N rows."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..derivatives import laplacian, value_and_jacobian
 from ..engine import backends
 from ..engine.arguments import unpack
-from ..engine.network import Parameters, SirenModule
+from ..engine.network import Parameters, SirenModule, networks_of
 from ..grids import Grid
 from ..tensorfile import Array
 from .tiles import Tile
@@ -42,6 +42,8 @@ class Decoder:
             raise ValueError(f"quantity: must be one of {', '.join(QUANTITIES)}; got {quantity!r}")
         self.net, self.grid, self.quantity = net, grid, quantity
         self.weights, self.biases, self.omegas = _linear_last(params)
+        if networks_of(self.weights, self.biases) is not None:
+            raise ValueError("net: got many networks, with an axis of them in front, expected one; render each alone")
         inputs, outputs = self.weights[0].shape[1], self.weights[-1].shape[0]
         if len(grid.shape) != inputs:
             raise ValueError(f"grid: has {len(grid.shape)} axes, but the network has {inputs} inputs")
