@@ -193,7 +193,8 @@ def check_nonfinite_row(engine: Engine, name: str, value: float, where: str) -> 
 @oracle.one_thread()
 def check_nan_parameter(engine: Engine, name: str) -> None:
     """NaN in a parameter below the output layer gives NaN everywhere, in the output layer in its own output."""
-    for kind, layer in itertools.product((0, 1), range(3)):
+    every = list(itertools.product((0, 1), range(3)))
+    for kind, layer in unless_interpreted(every, [(1, 0), (0, 1), (0, 2)]):
         given = operands(name, ROWS_CASE, torch.float32)
         given.net[kind][layer][1] = math.nan
         outputs = engine.forward(name, given.net, given.x, given.seeds)
@@ -209,7 +210,8 @@ def check_rows(engine: Engine, name: str, case: Case, dtype: torch.dtype, cut: i
     given = operands(name, case, dtype)
     whole = rows_of(by_engine(engine, name, given))
     order = torch.randperm(case.N, generator=torch.Generator().manual_seed(cut))
-    for rows in (order, slice(0, cut), slice(cut, None), slice(cut, cut + 1)):
+    parts = (order, slice(cut, cut + 1), slice(0, cut), slice(cut, None))
+    for rows in parts[: unless_interpreted(None, 2)]:
         per_point = [t[rows] for t in given.seeds] if case.per_point else given.seeds
         part = Operands(given.net, given.x[rows], per_point, [t[rows] for t in given.bars])
         found = by_engine(engine, name, part)
