@@ -63,7 +63,8 @@ class Case(NamedTuple):
     def launches(self, chip: int) -> list[Launch]:
         """What the passes launch on a chip."""
         with recording(chip) as found:
-            net = _network(self.width, self.mode, max(1, self.C))
+            # A kernel for the whole network is written out for every hidden matrix; the others do not know how many.
+            net = _network(self.width, self.mode, max(1, self.C), hidden=1 if self.keep else 3)
             if self.C:
                 _sandwich(net, self.K, self.C)
             elif self.keep:
@@ -73,12 +74,12 @@ class Case(NamedTuple):
         return found
 
 
-def _network(width: int, mode: str, outputs: int) -> Network:
-    sizes = (INPUTS, width, width, outputs)
+def _network(width: int, mode: str, outputs: int, hidden: int) -> Network:
+    sizes = (INPUTS, *[width] * (1 + hidden), outputs)
     real = torch.float64 if mode == "fp64" else torch.float32
     pairs = itertools.pairwise(sizes)
     weights = [torch.empty(1, units, inputs, dtype=real, device="meta") for inputs, units in pairs]
-    return prepare(weights, [weight[..., 0] for weight in weights], [30.0, 30.0], mode)
+    return prepare(weights, [weight[..., 0] for weight in weights], [30.0] * (1 + hidden), mode)
 
 
 def _jet(net: Network, case: Case) -> None:
