@@ -51,6 +51,35 @@ def test_sine_output_layer_and_double_precision(tmp_path):
     assert same(found, net)
 
 
+def test_precision_is_kept(tmp_path):
+    checkpoint.save(tmp_path / "n", fastsiren.Siren(2, 4, 0, 1, precision="bf16"), {})
+    assert checkpoint.load(tmp_path / "n").net.precision == "bf16"
+
+
+def test_files_of_before_precisions_were_kept(saved, monkeypatch):
+    path, net, _ = saved
+    described = checkpoint.describe(net)
+    del described["precision"]
+    monkeypatch.setattr(checkpoint, "describe", lambda net: described)
+    checkpoint.save(path, net, {})
+    assert same(checkpoint.load(path).net, net)
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        fastsiren.Siren(2, 4, 0, 1, bias=False),
+        fastsiren.Siren(65, 4, 0, 1),
+        fastsiren.Siren(2, 4, 0, 1, dtype=torch.bfloat16),
+    ],
+    ids=["no bias", "many inputs", "bfloat16"],
+)
+def test_what_could_not_be_loaded_is_not_saved(net, tmp_path):
+    with pytest.raises(ValueError, match=r"^net: got "):
+        checkpoint.save(tmp_path / "n", net, {})
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_safetensors_library_reads_the_tensors(saved):
     from safetensors.torch import load_file
 

@@ -80,12 +80,13 @@ def test_log_and_checkpoint_are_two_files(picture, tmp_path, capsys):
     assert not (tmp_path / "a").exists()
 
 
-def test_a_log_is_not_appended_to_another_file(picture, tmp_path, capsys):
+@pytest.mark.parametrize("content", [b"PK something", b'{"name": "json of another kind"}'])
+def test_a_log_is_not_appended_to_another_file(content, picture, tmp_path, capsys):
     other = tmp_path / "other.bin"
-    other.write_bytes(b"PK something")
+    other.write_bytes(content)
     code, line = refused(["fit", picture, "-o", tmp_path / "a.safetensors", "--log", other], capsys)
     assert code == 2 and "is no log" in line
-    assert other.read_bytes() == b"PK something"
+    assert other.read_bytes() == content
 
 
 def test_a_fit_needs_ordinary_files(picture, tmp_path, capsys):

@@ -248,6 +248,14 @@ def test_the_log_holds_every_step(tmp_path):
     assert all(line["loss"] > 0 for line in lines)
 
 
+def test_a_log_goes_on_after_a_torn_line(tmp_path):
+    (tmp_path / "log").write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "lo')
+    image.fit(picture(), steps=2, log=tmp_path / "log", **SMALL)
+    whole, torn, *added = (tmp_path / "log").read_text().splitlines()
+    assert json.loads(whole)["step"] == 1 and torn.endswith('"lo')
+    assert [json.loads(line)["step"] for line in added] == [1, 2]
+
+
 def test_checkpoints_are_written_along_the_way(tmp_path, monkeypatch):
     steps = []
     monkeypatch.setattr(checkpoint, "save", lambda path, net, description, trainer: steps.append(description["step"]))

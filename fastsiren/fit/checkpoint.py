@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from .. import __version__, tensorfile
+from ..engine.backends import PRECISIONS
 from ..faults import InputError
 from ..siren import Siren
 from ..tensorfile import Array, TensorFile
@@ -49,6 +50,7 @@ def describe(net: Siren) -> dict[str, Any]:
         "outermost_linear": net.outermost_linear,
         "first_omega_0": net.first_omega_0,
         "hidden_omega_0": net.hidden_omega_0,
+        "precision": net.precision,
     }
 
 
@@ -62,12 +64,23 @@ def save(
         net: The network.
         description: What the problem wants to keep, plain JSON values.
         trainer: Kept so that training can go on; None keeps the network only.
+
+    Raises:
+        ValueError: The network is one that `load` would refuse.
     """
+    network, dtype = describe(net), next(net.parameters()).dtype
+    if dtype == torch.bfloat16:
+        raise ValueError("net: got parameters of torch.bfloat16, a checkpoint holds float16, float32 or float64")
     if trainer is None:
         tensors = {name: value.detach().cpu().numpy() for name, value in net.state_dict().items()}
     else:
         tensors = trainer.state()
-    fixed = {"format": FORMAT, "version": __version__, "network": describe(net)}
+    if not (_is_network(network) and _fits(network, tensors)):
+        raise ValueError(
+            f"net: got {net}, a checkpoint holds networks with biases and at most {_RANGES['in_features'][-1]} inputs, "
+            f"{_RANGES['hidden_features'][-1]} units and outputs, and {_RANGES['hidden_layers'][-1]} hidden layers"
+        )
+    fixed = {"format": FORMAT, "version": __version__, "network": network}
     tensorfile.write(path, TensorFile({**description, **fixed}, tensors))
 
 
@@ -95,7 +108,15 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
 
 def _is_network(network: Any) -> TypeGuard[dict[str, Any]]:
     """Whether these are the values that `describe` gives, each in its range."""
-    if not isinstance(network, dict) or set(network) != {*_RANGES, *_OMEGAS, "outermost_linear"}:
+    # Files of before precisions were kept have none.
+    if not isinstance(network, dict) or {*network, "precision"} != {
+        *_RANGES,
+        *_OMEGAS,
+        "outermost_linear",
+        "precision",
+    }:
+        return False
+    if network.get("precision") not in (None, *PRECISIONS):
         return False
     if any(type(network[name]) is not int or network[name] not in numbers for name, numbers in _RANGES.items()):
         return False

@@ -12,6 +12,8 @@ from .loop import Step
 
 __all__ = ["Log"]
 
+_START = b'{"step": '
+
 
 class Log:
     """A file that every step is appended to at once; its errors name --log.
@@ -30,12 +32,21 @@ class Log:
             if os.path.isfile(path):
                 self._refuse_others()
             # Without a buffer nothing is left to write, and to fail, when it is closed.
-            self._file = open(path, "ab", buffering=0)  # noqa: SIM115
+            self._file = open(path, "a+b", buffering=0)  # noqa: SIM115
+            self._end_last_line()
 
     def _refuse_others(self) -> None:
         with open(self._path, "rb") as file:
-            if file.read(1) not in (b"", b"{"):
+            start = file.read(len(_START))
+            if start and start != _START:
                 raise UsageError(f"{self._path} is no log of a fit; choose another file with --log")
+
+    def _end_last_line(self) -> None:
+        """A full disk or a kill may have left the last line without its end."""
+        if self._file.seek(0, os.SEEK_END):
+            self._file.seek(-1, os.SEEK_END)
+            if self._file.read(1) != b"\n":
+                self._file.write(b"\n")
 
     def write(self, step: Step) -> None:
         """Append a step."""
