@@ -29,11 +29,6 @@ class Network(NamedTuple):
     """Of the products: fp32, fp16, bf16 or fp64."""
 
     @property
-    def networks(self) -> int:
-        """The number of networks, G."""
-        return self.first.shape[0]
-
-    @property
     def fast(self) -> bool:
         """Whether the hardware's sine is as good as the products."""
         return self.mode in ("fp16", "bf16")

@@ -232,7 +232,8 @@ def sandwich_bwd(
     for rows in net.chunks(N, 2 + 2 * K + 4 * C):
         made = _sandwich(points, E, rows)
         Z_bar, up = _sandwich_reverse(net, made, y_bar[rows], J_bar[rows], H_bar[rows], sums)
-        _put_inputs(net, rows, Z_bar, x_bar, V_bar)
+        if need_x or need_seeds:
+            _put_inputs(net, rows, Z_bar, x_bar, V_bar)
         if need_seeds:
             E_bar.put(rows, _last(net.combinations(up)))
     seeds = (V_bar.value, E_bar.value) if need_seeds else ()
