@@ -260,8 +260,11 @@ def loss(
     weight = None if weight is None else _per_point("weight", weight, (), net)
     others = [tensor for tensor in (net.x, target, weight) if tensor is not None]
     if ops.fusible() and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in others)):
-        return ops.loss_fwd(kind, net.x, target, weight, *net.params, reduction=reduction, backend=net.backend)
-    return composed_loss(kind, ops.table(net.backend), net.x, target, weight, *net.params, reduction=reduction)
+        found = ops.loss_fwd(kind, net.x, target, weight, *net.params, reduction=reduction, backend=net.backend)
+    else:
+        found = composed_loss(kind, ops.table(net.backend), net.x, target, weight, *net.params, reduction=reduction)
+    # One number of many networks.
+    return found if found.ndim == 0 else found.mean() if reduction == "mean" else found.sum()
 
 
 class _Network(NamedTuple):

@@ -5,7 +5,7 @@ They serve calls that also differentiate the points, the target or the weight, a
     value      sum_no w_n (y_no - t_no)^2          laplacian   sum_no w_n (Lap_no - t_no)^2
     gradient   sum_no w_n |J_no - t_no|^2          eikonal     sum_no w_n (|J_no| - 1)^2
 
-A mean divides by N O, and is NaN over no points, as in torch.
+A mean divides by N O, and is NaN over no points, as in torch. Many networks have a loss each.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from .network import networks_of
 
 KINDS = ("value", "gradient", "laplacian", "eikonal")
 REDUCTIONS = ("mean", "sum")
@@ -29,7 +31,7 @@ def composed_loss(
     omegas: Sequence[float],
     *,
     reduction: str,
-) -> Tensor:  # []
+) -> Tensor:  # [], or [G]
     """The loss, by the functions of `passes`, which has the signatures of a backend."""
     found = _measured(kind, passes, x, weights, biases, omegas)
     if kind == "eikonal":
@@ -38,7 +40,13 @@ def composed_loss(
         residual = found if target is None else found - target
     squares = residual.square().flatten(1)  # [N, O] or [N, O D]
     squares = squares if weight is None else squares * weight.unsqueeze(-1)
-    return squares.sum() / (x.shape[0] * weights[-1].shape[-2]) if reduction == "mean" else squares.sum()
+    count, N = networks_of(weights, biases), x.shape[0]
+    if count is None:
+        total = squares.sum()
+    else:
+        N = N // max(count, 1)
+        total = squares.reshape(count, N * squares.shape[1]).sum(1)
+    return total / (N * weights[-1].shape[-2]) if reduction == "mean" else total
 
 
 def _measured(

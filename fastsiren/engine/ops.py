@@ -1,6 +1,7 @@
 """The operators fastsiren::*, one per pass over a whole network, and the one point where a call is dispatched.
 
     forward mode open                         plain torch     opaque operators would give zero tangents
+    exporting                                 plain torch     programs run where fastsiren is not
     compiling, under a torch.func transform   plain torch     operators fail or vanish in there
     compiling, tracing, profiling, subclasses operator        fastsiren::value_fwd, value_bwd, ...
     torch.jit.trace                           plain torch     a trace would hold results as constants
@@ -96,7 +97,7 @@ def loss_fwd(
     *,
     reduction: str,
     backend: str,
-) -> Tensor:  # []
+) -> Tensor:  # [], or [G]
     """A loss whose parameter gradients come out of the same pass, where gradients are recorded."""
     need_params = torch.is_grad_enabled() and any(param.requires_grad for param in (*weights, *biases))
     options = (kind, reduction, need_params)
@@ -161,6 +162,8 @@ def _start(
 def _dispatch(which: Pass, call: Call, args: Tensors) -> tuple[Tensor, ...]:
     # Forward mode comes first: compiled code is then guarded on it, and compiles again when a level opens.
     if not transforms.KNOWN or transforms.dual_level_open():
+        return _run(which, reference, call, args)
+    if torch.compiler.is_exporting():
         return _run(which, reference, call, args)
     if torch.compiler.is_compiling():
         return _run(which, reference, call, args) if transforms.transform_active() else _operator(which, call, args)

@@ -1,4 +1,17 @@
-"""What a pass is: its call, its operands and results, and how it runs for one network and for many."""
+"""What a pass is: its call, its operands and results, and how it runs for one network and for many.
+
+Many networks are one call: any weight may be [G, n_out, n_in] and any bias [G, n_out], what lacks the axis is shared.
+A backend whose module says TAKES_NETWORKS = True gets such a call whole, with G >= 1; for any other it is a loop over
+the networks. The functions of such a backend take
+
+    weights, biases     all with the axis of networks, shared ones as views of stride 0 along it
+    x, cotangents, ..   [G n, ..]: n rows for each network, those of one together
+    x of loss_fwd       may also be [1, n, D]: points that all networks share
+    seeds               shared by all points of all networks, or one per point [G n, ..]
+
+and return rows [G n, ..], cotangents of shared seeds summed over all rows, cotangents of parameters [G, ..] and losses
+[G]. Cotangents of shared parameters are added here. A network's results do not depend on its neighbours.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -45,12 +58,13 @@ class Result(NamedTuple):
     summed: bool = False
     """Summed over all points."""
 
+    def of_networks(self, found: Tensor) -> Tensor:
+        """What several networks give together: of shared parameters, the sum over the axis in front."""
+        return found if found.ndim == len(self.shape) else found.sum(0)
+
     def joined(self, parts: Sequence[Tensor]) -> Tensor:
-        """The result of several networks from that of each: rows follow one another, sums have an axis or are added."""
-        if not self.summed:
-            return torch.cat(list(parts))
-        stacked = torch.stack(list(parts))
-        return stacked if stacked.ndim == len(self.shape) else stacked.sum(0)
+        """The same from the result of each: rows follow one another."""
+        return self.of_networks(torch.stack(list(parts))) if self.summed else torch.cat(list(parts))
 
 
 class Needs(NamedTuple):
@@ -94,15 +108,22 @@ class Pass:
         return Arguments(args[:k], args[k : k + n], args[k + n : k + 2 * n], args[k + 2 * n :])
 
     def run(self, backend: Any, call: Call, args: Tensors) -> tuple[Tensor, ...]:
-        """Compute the results with the functions of a backend, network after network where there are several."""
+        """Compute the results with the functions of a backend, for one network or many."""
         count = self.networks(call, args)
         if count is None:
-            return self.run_one(backend, call, args)
-        return over_networks(self, backend, call, args, count)
+            return self.compute(backend, call, args)
+        if not count:
+            return tuple(args[-1].new_zeros(field.shape) for field in self.results(call, args))
+        run = at_once if self.takes_networks(backend, call, args) else one_by_one
+        return run(self, backend, call, args, count)
 
-    def run_one(self, backend: Any, call: Call, args: Tensors) -> tuple[Tensor, ...]:
-        """The same for one network."""
+    def compute(self, backend: Any, call: Call, args: Tensors) -> tuple[Tensor, ...]:
+        """Hand the tensors to the functions of a backend, as they are."""
         raise NotImplementedError
+
+    def takes_networks(self, backend: Any, call: Call, args: Tensors) -> bool:
+        """Whether those functions take many networks at once."""
+        return bool(getattr(backend, "TAKES_NETWORKS", False))
 
     def networks(self, call: Call, args: Tensors) -> int | None:
         """Length of the axis of networks that parameters have in front; None where none of them has it."""
@@ -129,25 +150,35 @@ class Pass:
         return plain_vjp(self, call, args, bars, needs)
 
 
-def over_networks(which: Pass, backend: Any, call: Call, args: Tensors, count: int) -> tuple[Tensor, ...]:
-    """Results of a pass for `count` networks, whose rows of points follow one another, as many for each.
-
-    Parameters without the axis of networks, and seeds without that of points, are shared by all.
-    """
+def at_once(which: Pass, backend: Any, call: Call, args: Tensors, count: int) -> tuple[Tensor, ...]:
+    """Results of a pass for `count` networks by a backend that takes them in one call."""
     k, layers = len(which.operands), call.layers
-    cores = [operand.core if operand.seed else -1 for operand in which.operands]
-    cores += [*[2] * layers, *[1] * layers] * (2 if which.has_cotangents else 1)
-    shared = [arg is None or arg.ndim == core for arg, core in zip(args, cores)]
+    cores = (*[2] * layers, *[1] * layers)
+    given = zip(args[k:], cores, strict=True)
+    full = (tensor if tensor.ndim > core else tensor.expand(count, *tensor.shape) for tensor, core in given)
+    results = which.compute(backend, call, (*args[:k], *full))
+    return tuple(field.of_networks(found) for field, found in zip(which.results(call, args), results, strict=True))
+
+
+def one_by_one(which: Pass, backend: Any, call: Call, args: Tensors, count: int) -> tuple[Tensor, ...]:
+    """The same by one that takes a single network."""
+    k, layers = len(which.operands), call.layers
+    cores = [*[2] * layers, *[1] * layers] * (2 if which.has_cotangents else 1)
 
     def own(i: int, network: int) -> Any:
-        if shared[i]:
-            return args[i]
-        size = args[i].shape[0] // count if i < k else None
-        return args[i][network] if size is None else args[i][network * size : (network + 1) * size]
+        arg = args[i]
+        if i >= k:
+            return arg if arg.ndim == cores[i - k] else arg[network]
+        operand = which.operands[i]
+        if arg is None or (operand.seed and arg.ndim == operand.core):
+            return arg
+        if arg.ndim == operand.core + 2:
+            # Points that the networks share.
+            return arg[0]
+        size = arg.shape[0] // count
+        return arg[network * size : (network + 1) * size]
 
-    if not count:
-        return tuple(args[-1].new_zeros(field.shape) for field in which.results(call, args))
-    parts = [which.run_one(backend, call, tuple(own(i, g) for i in range(len(args)))) for g in range(count)]
+    parts = [which.compute(backend, call, tuple(own(i, g) for i in range(len(args)))) for g in range(count)]
     return tuple(field.joined(column) for field, column in zip(which.results(call, args), zip(*parts, strict=True)))
 
 

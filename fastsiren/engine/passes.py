@@ -12,7 +12,6 @@ The tensors of a call are one flat tuple: operands, weights, biases, then the co
 some. Here is no torch.library and no autograd.Function: ops.py has both, and hands in `dispatch` to start a next pass.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +31,7 @@ class Forward(Pass):
     cores: Callable[..., tuple[tuple[int, ...], ...]] = tuple
     """Shape of one point of each result, from the operands and the number of outputs."""
 
-    def run_one(self, backend: Any, call: Call, args: Tensors) -> tuple[Tensor, ...]:
+    def compute(self, backend: Any, call: Call, args: Tensors) -> tuple[Tensor, ...]:
         """Compute the results with the functions of a backend."""
         operands, weights, biases, _ = self.split(call, args)
         results = getattr(backend, self.name)(*operands, list(weights), list(biases), list(call.omegas))
@@ -66,7 +65,7 @@ class Backward(Pass):
     Results are x_bar, the cotangents of the seeds and of the parameters, each where asked for.
     """
 
-    def run_one(self, backend: Any, call: Call, args: Tensors) -> tuple[Tensor, ...]:
+    def compute(self, backend: Any, call: Call, args: Tensors) -> tuple[Tensor, ...]:
         """Compute the results with the functions of a backend."""
         operands, weights, biases, _ = self.split(call, args)
         names = (option.removeprefix("bool ") for option in self.options)
@@ -110,7 +109,7 @@ class ValueBwdBwd(Pass):
 
     has_cotangents = True
 
-    def run_one(self, backend: Any, call: Call, args: Tensors) -> tuple[Tensor, ...]:
+    def compute(self, backend: Any, call: Call, args: Tensors) -> tuple[Tensor, ...]:
         """Compute the results: with the backend where x_bar alone has a cotangent, else in plain torch."""
         (x_bar_bar, y_bar, x), weights, biases, cotangents = self.split(call, args)
         params = list(weights), list(biases), list(call.omegas)
@@ -128,6 +127,10 @@ class ValueBwdBwd(Pass):
             seeds = tuple(seed.squeeze(1) for seed in grads.seeds)
         wanted = zip((need_y_bar, need_x, need_params, need_params), (seeds, (grads.x,), grads.weights, grads.biases))
         return tuple(tensor for flag, group in wanted if flag for tensor in group if tensor is not None)
+
+    def takes_networks(self, backend: Any, call: Call, args: Tensors) -> bool:
+        """Whether the backend does; plain torch does not."""
+        return not self.split(call, args).cotangents and super().takes_networks(backend, call, args)
 
     def results(self, call: Call, args: Tensors) -> list[Result]:
         """Shapes of the results, and what they are."""
@@ -170,19 +173,23 @@ class ValueBwdBwd(Pass):
 class SandwichBwd(Backward):
     """Vector-Jacobian product of sandwich_fwd."""
 
-    def run_one(self, backend: Any, call: Call, args: Tensors) -> tuple[Tensor, ...]:
+    def compute(self, backend: Any, call: Call, args: Tensors) -> tuple[Tensor, ...]:
         """Compute the results with the functions of a backend, which take H_bar symmetric."""
         y_bar, J_bar, H_bar, *rest = args
-        return super().run_one(backend, call, (y_bar, J_bar, (H_bar + H_bar.mT) / 2, *rest))
+        return super().compute(backend, call, (y_bar, J_bar, (H_bar + H_bar.mT) / 2, *rest))
 
 
 @dataclass(frozen=True)
 class LossFwd(Pass):
-    """A loss and, where asked for, its parameter gradients: results are the loss, W_bar and b_bar of every layer."""
+    """A loss and, where asked for, its parameter gradients: results are the loss, W_bar and b_bar of every layer.
+
+    Many networks have a loss each, [G], and gradients of their own, [G, ..], of shared parameters too: only the
+    cotangents of the losses say with which factors these are added.
+    """
 
     saves_results = True
 
-    def run_one(self, backend: Any, call: Call, args: Tensors) -> tuple[Tensor, ...]:
+    def compute(self, backend: Any, call: Call, args: Tensors) -> tuple[Tensor, ...]:
         """Compute the results with the functions of a backend."""
         operands, weights, biases, _ = self.split(call, args)
         params = list(weights), list(biases), list(call.omegas)
@@ -190,16 +197,12 @@ class LossFwd(Pass):
         loss, grads = backend.loss_fwd(kind, *operands, *params, need_params=need_params, reduction=reduction)
         return (loss, *grads.weights, *grads.biases)
 
-    def run(self, backend: Any, call: Call, args: Tensors) -> tuple[Tensor, ...]:
-        """The same for several networks: their losses are added, or averaged."""
-        results, count = super().run(backend, call, args), self.networks(call, args)
-        if count is None or call.options[1] != "mean":
-            return results
-        return tuple(result / (count or math.nan) for result in results)
-
     def results(self, call: Call, args: Tensors) -> list[Result]:
         """Shapes of the results, and what they are."""
-        return [Result((), summed=True), *(_parameter_results(self, call, args) if call.options[2] else [])]
+        parts, count = self.split(call, args), self.networks(call, args)
+        axis = () if count is None else (count,)
+        shapes = [*(weight.shape[-2:] for weight in parts.weights), *(bias.shape[-1:] for bias in parts.biases)]
+        return [Result((*axis, *shape), summed=True) for shape in [(), *(shapes if call.options[2] else [])]]
 
     def vjp(
         self, call: Call, args: Tensors, saved: Tensors, bars: Tensors, needs: Needs, dispatch: Dispatch
@@ -209,7 +212,11 @@ class LossFwd(Pass):
         fused = call.options[2] and not any(needs.operands) and all(bar is None for bar in rest)
         if not fused or loss_bar is None:
             return plain_vjp(self, call, args, bars, needs)
-        return (*[None] * len(self.operands), *(loss_bar * grad for grad in saved[1:]))
+        parts = self.split(call, args)
+        scaled = (loss_bar.view(*loss_bar.shape, *[1] * (grad.ndim - loss_bar.ndim)) * grad for grad in saved[1:])
+        pairs = zip(scaled, (*parts.weights, *parts.biases), strict=True)
+        # Shared parameters take what they have from every network.
+        return (*[None] * len(self.operands), *(bar if bar.ndim == param.ndim else bar.sum(0) for bar, param in pairs))
 
 
 def _flat(grads: Grads) -> tuple[Tensor, ...]:
