@@ -9,8 +9,7 @@
 #include <stdexcept>
 
 #include "isa.h"
-#include "pack.h"
-#include "schedule.h"
+#include "pass.h"
 
 namespace py = pybind11;
 using namespace fastsiren;
@@ -24,21 +23,25 @@ T* at(Address a) {
   return reinterpret_cast<T*>(a);
 }
 
+// Parameters of `networks` networks; see Stack.
 struct NetArgs {
+  int64_t networks;
   std::vector<Address> weights, biases;
+  std::vector<int64_t> weight_steps, bias_steps;
   std::vector<int64_t> widths;  // D, hidden widths, O
   std::vector<double> omegas;   // one per sine layer
 
   template <class T>
-  Net<T> build() const {
+  Stack<T> build() const {
     const size_t n = weights.size();
-    if (n < 2 || biases.size() != n || widths.size() != n + 1 || omegas.size() + 1 != n)
-      throw std::invalid_argument("weights, biases, widths and omegas do not describe one network");
-    Net<T> net;
+    if (n < 2 || biases.size() != n || weight_steps.size() != n || bias_steps.size() != n || widths.size() != n + 1 ||
+        omegas.size() + 1 != n)
+      throw std::invalid_argument("weights, biases, steps, widths and omegas do not describe one network");
+    Stack<T> nets{{}, weight_steps, bias_steps};
     for (size_t l = 0; l < n; l++)
-      net.push_back(
+      nets.first.push_back(
           {at<const T>(weights[l]), at<const T>(biases[l]), widths[l], widths[l + 1], l + 1 < n ? omegas[l] : 1.0});
-    return net;
+    return nets;
   }
   // Tangents of a sine layer grow by omega; seeds divided by a power of two near it keep every channel near one,
   // exactly.
@@ -59,10 +62,18 @@ struct LossArgs {
   }
 };
 
-// Gradients wanted by a backward pass; empty lists mean no parameter gradients.
+// Losses and gradients wanted of a backward pass; empty lists mean no parameter gradients.
 struct GradArgs {
-  Address x = 0, first = 0, second = 0;
+  Address losses = 0, x = 0, first = 0, second = 0;
   std::vector<Address> weights, biases;
+
+  template <class T>
+  SumTargets<T> sums() const {
+    SumTargets<T> targets{at<T>(losses), {}, {}};
+    for (Address a : weights) targets.weights.push_back(at<T>(a));
+    for (Address a : biases) targets.biases.push_back(at<T>(a));
+    return targets;
+  }
 };
 
 bool signal_pending() {
@@ -100,170 +111,121 @@ void without_gil(Work&& work) {
   if (failure) std::rethrow_exception(failure);
 }
 
-void finish(const Schedule& schedule) {
-  if (schedule.stop.load()) throw py::error_already_set();
-}
-
-// Which coefficients of the forms are ever used. A gradient of the forms needs all of them.
-template <class T>
-std::vector<Term> find_terms(const T* forms, int64_t rows, int64_t R, int64_t K, bool all) {
-  std::vector<Term> terms;
-  for (int32_t r = 0; r < R; r++)
-    for (int32_t k = 0; k < K; k++)
-      for (int32_t j = k; j < K; j++) {
-        bool used = all;
-        for (int64_t n = 0; n < rows && !used; n++) {
-          const T* m = forms + (n * R + r) * K * K;
-          used = m[k * K + j] != 0 || m[j * K + k] != 0;
-        }
-        if (used) terms.push_back({r, k, j});
-      }
-  return terms;
-}
-
-template <class Job, class Run>
-void run_blocks(const Job& job, int threads, int64_t block, size_t bytes, SegmentTree* tree, Run&& kernel) {
-  Schedule schedule((job.N + block - 1) / block, interruption(), tree);
-  threads = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads, schedule.blocks)));
-  std::vector<std::unique_ptr<Block>> workspace;
-  for (int i = 0; i < threads; i++) workspace.push_back(std::make_unique<Block>(bytes));
-  without_gil(
-      [&] { parallel(threads, [&](int id) { kernel(job, schedule, workspace[static_cast<size_t>(id)]->data()); }); });
-  finish(schedule);
-}
-
-template <class T, class Job, class Size, class Run>
-double run_backward(Job& job, const Net<T>& net, const GradArgs& grads, int threads, Size bytes, Run kernel) {
-  GradientBuffers<T> buffers(net, active_kernels<T>().gradient_align);
-  job.parameters = !grads.weights.empty();
-  job.layout = buffers.layout();
-  if (!job.parameters) job.layout.elements = 0;
-  const int64_t segment = segment_points(job.N);
-  SegmentTree tree((job.N + segment - 1) / segment, sizeof(T), job.layout.elements, job.layout.doubles);
-  run_blocks(job, threads, segment, bytes(job), &tree, kernel);
-  if (job.parameters) {
-    std::vector<T*> w, b;
-    for (Address a : grads.weights) w.push_back(at<T>(a));
-    for (Address a : grads.biases) b.push_back(at<T>(a));
-    buffers.store(tree.root(), w, b);
-  }
-  return tree.root().values ? tree.root().doubles[0] : 0.0;
-}
-
-// Points and seeds of one call. `count` and `second`: forms of a jet, combinations of a sandwich.
+// Points and seeds of one call, N points for each network. `count` and `second`: forms of a jet, combinations of a
+// sandwich.
 struct PassArgs {
   int64_t N, K, count;
   Address x, V, second;
-  bool V_rows, second_rows;
+  bool V_rows, second_rows, points_shared;
 
-  template <template <class> class Job, class T>
-  Job<T> start(const NetArgs& net, const Packed<T>& packed) const {
-    Job<T> job{};
-    job.net = packed;
+  template <class Job, class T>
+  Job start(const NetArgs& net) const {
+    Job job{};
+    job.net.D = net.widths.front(), job.net.O = net.widths.back();
     job.points = {at<const T>(x), nullptr};
     job.N = N, job.K = K;
     job.V = at<const T>(V), job.V_rows = V_rows;
     job.sigma = net.sigma();
     return job;
   }
-
   template <class T>
-  std::vector<Term> terms(bool all) const {
-    return find_terms(at<const T>(second), second_rows ? N : 1, count, K, all);
-  }
-  template <class T>
-  JetJob<T> jet(const NetArgs& net, const Packed<T>& packed, const std::vector<Term>& terms) const {
-    JetJob<T> job = start<JetJob>(net, packed);
+  JetJob<T> jet(const NetArgs& net) const {
+    JetJob<T> job = start<JetJob<T>, T>(net);
     job.R = count, job.M = at<const T>(second), job.M_rows = second_rows;
-    job.terms = terms.data(), job.n_terms = static_cast<int64_t>(terms.size());
     return job;
   }
   template <class T>
-  SandwichJob<T> sandwich(const NetArgs& net, const Packed<T>& packed) const {
-    SandwichJob<T> job = start<SandwichJob>(net, packed);
+  SandwichJob<T> sandwich(const NetArgs& net) const {
+    SandwichJob<T> job = start<SandwichJob<T>, T>(net);
     job.C = count, job.E = at<const T>(second), job.E_rows = second_rows;
     return job;
   }
 };
 
-template <class T>
-void jet_fwd(const NetArgs& args, const PassArgs& pass, Address y, Address first, Address second, int threads) {
-  refuse_after_fork();
-  const auto& kernels = active_kernels<T>();
-  const Net<T> net = args.build<T>();
-  const PackedNet<T> packed(net, kernels, false, threads);
-  const auto terms = pass.terms<T>(false);
-  JetJob<T> job = pass.jet(args, packed.get(), terms);
-  job.y = at<T>(y), job.first = at<T>(first), job.second = at<T>(second);
-  run_blocks(job, threads, BLOCK_POINTS, kernels.jet_fwd_bytes(job), nullptr, kernels.jet_fwd);
+template <class T, class Job>
+void run(const Pass<T, Job>& pass, int threads) {
+  Watch watch(interruption());
+  without_gil([&] { run_pass(pass, threads, watch); });
+  if (watch.stop.load()) throw py::error_already_set();
 }
 
 template <class T>
-double jet_bwd(const NetArgs& args, const PassArgs& pass, Address y_bar, Address first_bar, Address second_bar,
-               const LossArgs& loss, const GradArgs& grads, int threads) {
+void jet_fwd(const NetArgs& net, const PassArgs& args, Address y, Address first, Address second, int threads) {
   refuse_after_fork();
   const auto& kernels = active_kernels<T>();
-  const Net<T> net = args.build<T>();
-  const PackedNet<T> packed(net, kernels, true, threads);
-  const auto terms = pass.terms<T>(grads.second != 0);
-  JetJob<T> job = pass.jet(args, packed.get(), terms);
+  JetJob<T> job = args.jet<T>(net);
+  job.y = at<T>(y), job.first = at<T>(first), job.second = at<T>(second);
+  run(Pass<T, JetJob<T>>{kernels, net.build<T>(), net.networks, job, args.points_shared, false, kernels.jet_fwd_bytes,
+                         kernels.jet_fwd, nullptr},
+      threads);
+}
+
+template <class T>
+void jet_bwd(const NetArgs& net, const PassArgs& args, Address y_bar, Address first_bar, Address second_bar,
+             const LossArgs& loss, const GradArgs& grads, int threads) {
+  refuse_after_fork();
+  const auto& kernels = active_kernels<T>();
+  JetJob<T> job = args.jet<T>(net);
   job.y_bar = at<const T>(y_bar), job.first_bar = at<const T>(first_bar), job.second_bar = at<const T>(second_bar);
   job.loss = loss.build<T>();
   job.x_bar = at<T>(grads.x), job.V_bar = at<T>(grads.first), job.M_bar = at<T>(grads.second);
-  return run_backward<T>(job, net, grads, threads, kernels.jet_bwd_bytes, kernels.jet_bwd);
+  const SumTargets<T> sums = grads.sums<T>();
+  run(Pass<T, JetJob<T>>{kernels, net.build<T>(), net.networks, job, args.points_shared, true, kernels.jet_bwd_bytes,
+                         kernels.jet_bwd, &sums},
+      threads);
 }
 
 template <class T>
-void sandwich_fwd(const NetArgs& args, const PassArgs& pass, Address y, Address jacobian, Address hessian,
-                  int threads) {
+void sandwich_fwd(const NetArgs& net, const PassArgs& args, Address y, Address jacobian, Address hessian, int threads) {
   refuse_after_fork();
   const auto& kernels = active_kernels<T>();
-  const Net<T> net = args.build<T>();
-  const PackedNet<T> packed(net, kernels, true, threads);
-  SandwichJob<T> job = pass.sandwich(args, packed.get());
+  SandwichJob<T> job = args.sandwich<T>(net);
   job.y = at<T>(y), job.jacobian = at<T>(jacobian), job.hessian = at<T>(hessian);
-  run_blocks(job, threads, BLOCK_POINTS, kernels.sandwich_fwd_bytes(job), nullptr, kernels.sandwich_fwd);
+  run(Pass<T, SandwichJob<T>>{kernels, net.build<T>(), net.networks, job, args.points_shared, true,
+                              kernels.sandwich_fwd_bytes, kernels.sandwich_fwd, nullptr},
+      threads);
 }
 
 template <class T>
-double sandwich_bwd(const NetArgs& args, const PassArgs& pass, Address y_bar, Address jacobian_bar, Address hessian_bar,
-                    const LossArgs& loss, const GradArgs& grads, int threads) {
+void sandwich_bwd(const NetArgs& net, const PassArgs& args, Address y_bar, Address jacobian_bar, Address hessian_bar,
+                  const LossArgs& loss, const GradArgs& grads, int threads) {
   refuse_after_fork();
   const auto& kernels = active_kernels<T>();
-  const Net<T> net = args.build<T>();
-  const PackedNet<T> packed(net, kernels, true, threads);
-  SandwichJob<T> job = pass.sandwich(args, packed.get());
+  SandwichJob<T> job = args.sandwich<T>(net);
   job.y_bar = at<const T>(y_bar), job.jacobian_bar = at<const T>(jacobian_bar),
   job.hessian_bar = at<const T>(hessian_bar);
   job.loss = loss.build<T>();
   job.x_bar = at<T>(grads.x), job.V_bar = at<T>(grads.first), job.E_bar = at<T>(grads.second);
-  return run_backward<T>(job, net, grads, threads, kernels.sandwich_bwd_bytes, kernels.sandwich_bwd);
+  const SumTargets<T> sums = grads.sums<T>();
+  run(Pass<T, SandwichJob<T>>{kernels, net.build<T>(), net.networks, job, args.points_shared, true,
+                              kernels.sandwich_bwd_bytes, kernels.sandwich_bwd, &sums},
+      threads);
 }
 
 template <class T>
-void grid_fwd(const NetArgs& args, const std::vector<double>& origin, const std::vector<double>& step,
+void grid_fwd(const NetArgs& net, const std::vector<double>& origin, const std::vector<double>& step,
               const std::vector<int64_t>& start, const std::vector<int64_t>& shape, Address out, int pixel_type,
               double gain, double offset, int threads) {
   refuse_after_fork();
   const auto& kernels = active_kernels<T>();
-  const Net<T> net = args.build<T>();
-  const size_t D = static_cast<size_t>(args.widths[0]);
+  const size_t D = static_cast<size_t>(net.widths[0]);
   if (origin.size() != D || step.size() != D || start.size() != D || shape.size() != D)
     throw std::invalid_argument("origin, step, start and shape need one entry per input");
   if (D > MAX_AXES)
     throw std::invalid_argument("a grid has at most " + std::to_string(MAX_AXES) + " axes, got " + std::to_string(D));
-  const PackedNet<T> packed(net, kernels, false, threads);
   Grid grid{};
   int64_t N = 1;
   for (size_t a = 0; a < D; a++) {
     grid.origin[a] = origin[a], grid.step[a] = step[a], grid.start[a] = start[a], grid.shape[a] = shape[a];
     N *= shape[a];
   }
-  const PassArgs points{N, 0, 0, 0, 0, 0, false, false};
-  JetJob<T> job = points.start<JetJob>(args, packed.get());
+  const PassArgs points{N, 0, 0, 0, 0, 0, false, false, true};
+  JetJob<T> job = points.jet<T>(net);
   job.points.grid = &grid;
   job.pixels = {static_cast<PixelType>(pixel_type), at<void>(out), gain, offset};
-  run_blocks(job, threads, BLOCK_POINTS, kernels.jet_fwd_bytes(job), nullptr, kernels.jet_fwd);
+  run(Pass<T, JetJob<T>>{kernels, net.build<T>(), net.networks, job, true, false, kernels.jet_fwd_bytes,
+                         kernels.jet_fwd, nullptr},
+      threads);
 }
 
 template <class T>
@@ -285,11 +247,13 @@ void define(py::module_& m, const std::string& suffix) {
 
 PYBIND11_MODULE(_C, m) {
   py::class_<NetArgs>(m, "NetArgs")
-      .def(py::init<std::vector<Address>, std::vector<Address>, std::vector<int64_t>, std::vector<double>>());
+      .def(py::init<int64_t, std::vector<Address>, std::vector<Address>, std::vector<int64_t>, std::vector<int64_t>,
+                    std::vector<int64_t>, std::vector<double>>());
   py::class_<LossArgs>(m, "LossArgs").def(py::init<int, Address, Address, double>());
   py::class_<GradArgs>(m, "GradArgs")
-      .def(py::init<Address, Address, Address, std::vector<Address>, std::vector<Address>>());
-  py::class_<PassArgs>(m, "PassArgs").def(py::init<int64_t, int64_t, int64_t, Address, Address, Address, bool, bool>());
+      .def(py::init<Address, Address, Address, Address, std::vector<Address>, std::vector<Address>>());
+  py::class_<PassArgs>(m, "PassArgs")
+      .def(py::init<int64_t, int64_t, int64_t, Address, Address, Address, bool, bool, bool>());
   define<float>(m, "_f32");
   define<double>(m, "_f64");
   m.def("isa_available", isa_available);

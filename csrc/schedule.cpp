@@ -127,21 +127,21 @@ void SegmentTree::end(int64_t segment, const SegmentSums& sums) {
   root_ = mine;
 }
 
-Schedule::Schedule(int64_t count, Interrupted check, SegmentTree* sums)
-    : blocks(count), interrupted(std::move(check)), tree(sums), last(std::chrono::steady_clock::now()) {}
+Watch::Watch(Interrupted check) : interrupted(std::move(check)), last(std::chrono::steady_clock::now()) {}
 
 int64_t claim(Schedule& s) {
-  if (s.stop.load(std::memory_order_relaxed)) return -1;
+  if (s.watch.stop.load(std::memory_order_relaxed)) return -1;
   const int64_t block = s.next.fetch_add(1, std::memory_order_relaxed);
   return block < s.blocks ? block : -1;
 }
 
 void poll(Schedule& s) {
-  if (!calling_thread || !s.interrupted) return;
+  Watch& watch = s.watch;
+  if (!calling_thread || !watch.interrupted) return;
   const auto now = std::chrono::steady_clock::now();
-  if (now - s.last < std::chrono::milliseconds(50)) return;
-  s.last = now;
-  if (s.interrupted()) s.stop.store(true, std::memory_order_relaxed);
+  if (now - watch.last < std::chrono::milliseconds(50)) return;
+  watch.last = now;
+  if (watch.interrupted()) watch.stop.store(true, std::memory_order_relaxed);
 }
 
 SegmentSums segment_begin(Schedule& s) {

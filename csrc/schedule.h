@@ -49,14 +49,20 @@ class SegmentTree {
 
 using Interrupted = std::function<bool()>;
 
-struct Schedule {
-  Schedule(int64_t count, Interrupted check, SegmentTree* sums);
-  std::atomic<int64_t> next{0};
-  const int64_t blocks;
+// Whether a call shall end early: interrupted, or failed on another thread.
+struct Watch {
+  explicit Watch(Interrupted check);
   std::atomic<bool> stop{false};
   const Interrupted interrupted;
-  SegmentTree* const tree;
   std::chrono::steady_clock::time_point last;
+};
+
+struct Schedule {
+  Schedule(int64_t count, Watch& watch, SegmentTree* sums) : blocks(count), watch(watch), tree(sums) {}
+  std::atomic<int64_t> next{0};
+  const int64_t blocks;
+  Watch& watch;
+  SegmentTree* const tree;
 };
 
 // Calls work(id) for id = 0 .. threads-1, whatever team the runtime really gives; id 0 runs on the calling thread. What

@@ -1,17 +1,39 @@
 """The compiled CPU engine, as csrc/bindings.cpp defines it; an address is that of a contiguous array, 0 for none."""
 
 class NetArgs:
-    def __init__(self, weights: list[int], biases: list[int], widths: list[int], omegas: list[float], /) -> None: ...
+    def __init__(
+        self,
+        networks: int,
+        weights: list[int],
+        biases: list[int],
+        weight_steps: list[int],
+        bias_steps: list[int],
+        widths: list[int],
+        omegas: list[float],
+        /,
+    ) -> None: ...
 
 class LossArgs:
     def __init__(self, kind: int, target: int, weight: int, scale: float, /) -> None: ...
 
 class GradArgs:
-    def __init__(self, x: int, first: int, second: int, weights: list[int], biases: list[int], /) -> None: ...
+    def __init__(
+        self, losses: int, x: int, first: int, second: int, weights: list[int], biases: list[int], /
+    ) -> None: ...
 
 class PassArgs:
     def __init__(
-        self, N: int, K: int, count: int, x: int, V: int, second: int, V_rows: bool, second_rows: bool, /
+        self,
+        N: int,
+        K: int,
+        count: int,
+        x: int,
+        V: int,
+        second: int,
+        V_rows: bool,
+        second_rows: bool,
+        points_shared: bool,
+        /,
     ) -> None: ...
 
 def jet_fwd_f32(net: NetArgs, jet: PassArgs, y: int, first: int, second: int, threads: int, /) -> None: ...
@@ -25,7 +47,7 @@ def jet_bwd_f32(
     grads: GradArgs,
     threads: int,
     /,
-) -> float: ...
+) -> None: ...
 def sandwich_fwd_f32(
     net: NetArgs, sandwich: PassArgs, y: int, jacobian: int, hessian: int, threads: int, /
 ) -> None: ...
@@ -39,7 +61,7 @@ def sandwich_bwd_f32(
     grads: GradArgs,
     threads: int,
     /,
-) -> float: ...
+) -> None: ...
 def grid_fwd_f32(
     net: NetArgs,
     origin: list[float],

@@ -1,21 +1,21 @@
 // The C++ engine without Python: every instruction set of this machine against the portable one in double precision.
 // For cross-compiled builds under an emulator, and for sanitizers:
-//   aarch64-linux-gnu-g++ -std=c++17 -O2 -static -pthread -Icsrc tests/engine_check.cpp csrc/{isa,pack,schedule}.cpp
-//   csrc/isa/*.cpp -o check qemu-aarch64 ./check
+//   aarch64-linux-gnu-g++ -std=c++17 -O2 -static -pthread -Icsrc tests/engine_check.cpp csrc/isa/*.cpp
+//   csrc/{isa,networks,pack,schedule}.cpp -o check && qemu-aarch64 ./check
 #include <cmath>
 #include <cstdio>
 #include <random>
 #include <string>
 
 #include "isa.h"
-#include "pack.h"
-#include "schedule.h"
+#include "pass.h"
 
 using namespace fastsiren;
 
 namespace {
 
-constexpr int64_t N = 1300, D = 3, K = 3, O = 2;
+// Points of each network.
+constexpr int64_t G = 3, N = 1300, D = 3, K = 3, O = 2;
 const std::vector<int64_t> WIDTHS = {D, 33, 64, 20, O};
 
 struct Case {
@@ -35,13 +35,13 @@ Case make() {
   Case c;
   for (size_t l = 0; l + 1 < WIDTHS.size(); l++) {
     const double fan = static_cast<double>(WIDTHS[l]);
-    c.W.push_back(fill(WIDTHS[l] * WIDTHS[l + 1], l ? std::sqrt(6 / fan) / 30 : 1 / fan));
-    c.b.push_back(fill(WIDTHS[l + 1], 1 / std::sqrt(fan)));
+    c.W.push_back(fill(G * WIDTHS[l] * WIDTHS[l + 1], l ? std::sqrt(6 / fan) / 30 : 1 / fan));
+    c.b.push_back(fill(G * WIDTHS[l + 1], 1 / std::sqrt(fan)));
   }
-  c.x = fill(N * D, 1), c.V = fill(K * D, 1), c.M = fill(K * K, 1);
+  c.x = fill(G * N * D, 1), c.V = fill(K * D, 1), c.M = fill(K * K, 1);
   for (int i = 0; i < K; i++)
     for (int j = 0; j < i; j++) c.M[static_cast<size_t>(i * K + j)] = c.M[static_cast<size_t>(j * K + i)];
-  c.y_bar = fill(N * O, 1), c.T_bar = fill(N * K * O, 1.0 / 32), c.S_bar = fill(N * O, 1.0 / 1024);
+  c.y_bar = fill(G * N * O, 1), c.T_bar = fill(G * N * K * O, 1.0 / 32), c.S_bar = fill(G * N * O, 1.0 / 1024);
   return c;
 }
 
@@ -50,49 +50,36 @@ std::vector<T> cast(const std::vector<double>& v) {
   return std::vector<T>(v.begin(), v.end());
 }
 
-// Outputs, x_bar and all parameter gradients of one jet, as doubles.
+// Outputs, x_bar and all parameter gradients of one jet of G networks, as doubles.
 template <class T>
 std::vector<std::vector<double>> run(const Case& c, int threads) {
   std::vector<std::vector<T>> W, b, W_bar, b_bar;
-  Net<T> net;
+  Stack<T> nets;
+  SumTargets<T> sums{};
   for (size_t l = 0; l < c.W.size(); l++) {
     W.push_back(cast<T>(c.W[l])), b.push_back(cast<T>(c.b[l]));
     W_bar.emplace_back(W[l].size()), b_bar.emplace_back(b[l].size());
   }
-  for (size_t l = 0; l < W.size(); l++)
-    net.push_back({W[l].data(), b[l].data(), WIDTHS[l], WIDTHS[l + 1], l + 1 < W.size() ? 30.0 : 1.0});
-  const auto& kernels = active_kernels<T>();
-  const PackedNet<T> packed(net, kernels, true, threads);
+  for (size_t l = 0; l < W.size(); l++) {
+    nets.first.push_back({W[l].data(), b[l].data(), WIDTHS[l], WIDTHS[l + 1], l + 1 < W.size() ? 30.0 : 1.0});
+    nets.weight_steps.push_back(WIDTHS[l] * WIDTHS[l + 1]), nets.bias_steps.push_back(WIDTHS[l + 1]);
+    sums.weights.push_back(W_bar[l].data()), sums.biases.push_back(b_bar[l].data());
+  }
   const auto x = cast<T>(c.x), V = cast<T>(c.V), M = cast<T>(c.M);
   const auto y_bar = cast<T>(c.y_bar), T_bar = cast<T>(c.T_bar), S_bar = cast<T>(c.S_bar);
-  std::vector<T> y(N * O), first(N * K * O), second(N * O), x_bar(N * D);
-  std::vector<Term> terms;
-  for (int32_t k = 0; k < K; k++)
-    for (int32_t j = k; j < K; j++) terms.push_back({0, k, j});
+  std::vector<T> y(G * N * O), first(G * N * K * O), second(G * N * O), x_bar(G * N * D);
   JetJob<T> job{};
-  job.net = packed.get();
   job.points = {x.data(), nullptr};
   job.N = N, job.K = K, job.R = 1;
-  job.V = V.data(), job.M = M.data(), job.terms = terms.data(), job.n_terms = static_cast<int64_t>(terms.size()),
-  job.sigma = 32;
+  job.V = V.data(), job.M = M.data(), job.sigma = 32;
   job.y = y.data(), job.first = first.data(), job.second = second.data();
-  auto sweep = [&](size_t bytes, auto kernel, int64_t block, SegmentTree* tree) {
-    Schedule schedule((N + block - 1) / block, nullptr, tree);
-    std::vector<std::unique_ptr<Block>> work;
-    for (int i = 0; i < threads; i++) work.push_back(std::make_unique<Block>(bytes));
-    parallel(threads, [&](int id) { kernel(job, schedule, work[static_cast<size_t>(id)]->data()); });
-  };
-  sweep(kernels.jet_fwd_bytes(job), kernels.jet_fwd, BLOCK_POINTS, nullptr);
+  const auto& kernels = active_kernels<T>();
+  Watch watch(nullptr);
+  run_pass<T, JetJob<T>>({kernels, nets, G, job, false, false, kernels.jet_fwd_bytes, kernels.jet_fwd, nullptr},
+                         threads, watch);
   job.y_bar = y_bar.data(), job.first_bar = T_bar.data(), job.second_bar = S_bar.data(), job.x_bar = x_bar.data();
-  GradientBuffers<T> buffers(net, kernels.gradient_align);
-  job.parameters = true, job.layout = buffers.layout();
-  const int64_t segment = segment_points(N);
-  SegmentTree tree((N + segment - 1) / segment, sizeof(T), job.layout.elements, job.layout.doubles);
-  sweep(kernels.jet_bwd_bytes(job), kernels.jet_bwd, segment, &tree);
-  std::vector<T*> w, v;
-  for (auto& g : W_bar) w.push_back(g.data());
-  for (auto& g : b_bar) v.push_back(g.data());
-  buffers.store(tree.root(), w, v);
+  run_pass<T, JetJob<T>>({kernels, nets, G, job, false, true, kernels.jet_bwd_bytes, kernels.jet_bwd, &sums}, threads,
+                         watch);
   std::vector<std::vector<double>> all;
   for (const auto* r : {&y, &first, &second, &x_bar}) all.emplace_back(r->begin(), r->end());
   for (const auto& g : W_bar) all.emplace_back(g.begin(), g.end());

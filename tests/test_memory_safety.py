@@ -170,8 +170,9 @@ HUGE = """
     x = guarded.sparse(N * 16, torch.float32).view(N, 16)
     x[-40:] = oracle.uniform(40, 16, dtype=torch.float32)
     y = guarded.aliased(N * 16, torch.float32).view(N, 16)
-    args = _C.NetArgs([w.data_ptr() for w in net.weights], [b.data_ptr() for b in net.biases], [16, 1, 16], net.omegas)
-    _C.jet_fwd_f32(args, _C.PassArgs(N, 0, 0, x.data_ptr(), 0, 0, False, False), y.data_ptr(), 0, 0, 1)
+    parameters = [[p.data_ptr() for p in group] for group in (net.weights, net.biases)]
+    args = _C.NetArgs(1, *parameters, [0, 0], [0, 0], [16, 1, 16], net.omegas)
+    _C.jet_fwd_f32(args, _C.PassArgs(N, 0, 0, x.data_ptr(), 0, 0, False, False, False), y.data_ptr(), 0, 0, 1)
     assert (y[-40:] - oracle.value(net, x[-40:])).abs().max() <= 1e-6
     assert oracle.value(net, x[-40:]).std() > 1e-3
     print("done")

@@ -1,9 +1,10 @@
 """Backend "cpp": the fused CPU engine, for fp32 and fp64 tensors on the CPU.
 
 Arguments are two-dimensional as the ops hand them over: x [N, D], directions [K, D] or [N, K, D], forms [R, K, K] or
-[N, R, K, K], combinations [C, O] or [N, C, O]. This module owns every tensor and checks what memory safety needs; the
-extension sees addresses and sizes. Tensors of any strides are accepted: what is not contiguous is copied, and all of
-them are small beside the work. Nothing of size N x width is ever allocated.
+[N, R, K, K], combinations [C, O] or [N, C, O]; weights are [n_out, n_in], or [G, n_out, n_in] of G networks with N / G
+points each (pass_kind.py). This module owns every tensor and checks what memory safety needs; the extension sees
+addresses and sizes. Tensors of any strides are accepted: what is not contiguous is copied, and all of them are small
+beside the work. Nothing of size N x width is ever allocated.
 """
 
 import itertools
@@ -17,6 +18,8 @@ from torch import Tensor
 from fastsiren import _C
 from fastsiren.engine.network import Grads
 
+TAKES_NETWORKS = True
+
 _SUFFIX = {torch.float32: "_f32", torch.float64: "_f64"}
 _PIXELS = {torch.float32: 1, torch.float64: 2, torch.uint8: 3, torch.uint16: 4}
 # Columns that a sum over points is cut into; see _summed.
@@ -27,23 +30,36 @@ _Shape = tuple[int, ...]
 
 
 class _Net(NamedTuple):
-    """One network as the extension takes it, with the tensors its addresses point into."""
+    """One network, or many, as the extension takes them, with the tensors its addresses point into."""
 
     dtype: torch.dtype
+    axis: _Shape
+    """(G,) for G networks, () for one."""
     weights: list[Tensor]
     biases: list[Tensor]
     args: Any
 
     @property
     def in_features(self) -> int:
-        return self.weights[0].shape[1]
+        return self.weights[0].shape[-1]
 
     @property
     def out_features(self) -> int:
-        return self.weights[-1].shape[0]
+        return self.weights[-1].shape[-2]
 
-    def call(self, name: str, *arguments: Any) -> Any:
-        return getattr(_C, name + _SUFFIX[self.dtype])(self.args, *arguments, torch.get_num_threads())
+    @property
+    def networks(self) -> int:
+        return self.axis[0] if self.axis else 1
+
+    def points(self, x: Tensor) -> int:
+        """How many points x [N, D], or x [1, N / G, D] that all networks share, stands for; as many for each."""
+        N = x.shape[0] if x.ndim == 2 else x.shape[1] * self.networks
+        if N % self.networks:
+            raise ValueError(f"x: got {N} points for {self.networks} networks, expected as many for each")
+        return N
+
+    def call(self, name: str, *arguments: Any) -> None:
+        getattr(_C, name + _SUFFIX[self.dtype])(self.args, *arguments, torch.get_num_threads())
 
     def rows(self, name: str, tensor: Tensor, *shape: int) -> Tensor:
         """Return `tensor` contiguous after checking that the extension may read `shape` numbers from it."""
@@ -76,11 +92,15 @@ def _net(weights: Sequence[Tensor], biases: Sequence[Tensor], omegas: Sequence[f
     dtype = weights[0].dtype
     if dtype not in _SUFFIX:
         raise TypeError(f"weights: got {dtype}, the C++ engine takes torch.float32 and torch.float64")
-    widths = [weights[0].shape[1], *(weight.shape[0] for weight in weights)]
-    W = _parameters("weights", weights, dtype, [(n, m) for m, n in itertools.pairwise(widths)])
-    b = _parameters("biases", biases, dtype, [(n,) for n in widths[1:]])
-    addresses = [tensor.data_ptr() for tensor in W], [tensor.data_ptr() for tensor in b]
-    return _Net(dtype, W, b, _C.NetArgs(*addresses, widths, [float(omega) for omega in omegas]))
+    axis = weights[0].shape[:-2]
+    widths = [weights[0].shape[-1], *(weight.shape[-2] for weight in weights)]
+    W = _parameters("weights", weights, dtype, [(*axis, n, m) for m, n in itertools.pairwise(widths)])
+    b = _parameters("biases", biases, dtype, [(*axis, n) for n in widths[1:]])
+    addresses = [[tensor.data_ptr() for tensor in group] for group in (W, b)]
+    steps = [[tensor.stride(0) if axis else 0 for tensor in group] for group in (W, b)]
+    networks = axis[0] if axis else 1
+    args = _C.NetArgs(networks, *addresses, *steps, widths, [float(omega) for omega in omegas])
+    return _Net(dtype, tuple(axis), W, b, args)
 
 
 def _parameters(name: str, given: Sequence[Tensor], dtype: torch.dtype, shapes: list[tuple[int, ...]]) -> list[Tensor]:
@@ -90,7 +110,16 @@ def _parameters(name: str, given: Sequence[Tensor], dtype: torch.dtype, shapes: 
     if [tensor.shape for tensor in given] != shapes:
         got = [tuple(tensor.shape) for tensor in given]
         raise ValueError(f"{name}: got shapes {got}, expected {shapes}, as the layers follow one another")
-    return [_stored(tensor) for tensor in given]
+    core = 2 if name == "weights" else 1
+    return [_stored(tensor) if tensor.ndim == core else _stored_networks(tensor) for tensor in given]
+
+
+def _stored_networks(tensor: Tensor) -> Tensor:
+    """The same with each network by itself contiguous; how far they lie apart is the stride in front."""
+    if len(tensor) and not tensor.stride(0):
+        return _stored(tensor[0]).expand_as(tensor)
+    whole = len(tensor) and tensor[0].is_contiguous() and not tensor.is_neg() and not tensor._is_zerotensor()
+    return tensor if whole else _stored(tensor)
 
 
 class _Call:
@@ -110,13 +139,14 @@ class _Call:
         seeds: Mapping[str, tuple[Tensor, _Shape]],
         results: Mapping[str, _Shape],
     ) -> None:
-        N = x.shape[0]
         self.engine, self.net, self.cores, self.results = engine, net, [core for _, core in seeds.values()], results
-        self.x = net.rows("x", x, N, net.in_features)
+        N, shared = net.points(x), x.ndim == 3
+        n = N // net.networks
+        self.x = net.rows("x", x, *((1, n) if shared else (N,)), net.in_features)
         V, second = self.seeds = [net.seeds(name, tensor, N, *core) for name, (tensor, core) in seeds.items()]
         K, count = (core[0] for core in self.cores)
         addresses = self.x.data_ptr(), V.data_ptr(), second.data_ptr()
-        self.args = _C.PassArgs(N, K, count, *addresses, V.ndim == 3, second.ndim > len(self.cores[1]))
+        self.args = _C.PassArgs(n, K, count, *addresses, V.ndim == 3, second.ndim > len(self.cores[1]), shared)
 
     def forward(self) -> list[Tensor]:
         results = [self.net.new(*shape) for shape in self.results.values()]
@@ -131,19 +161,21 @@ class _Call:
         self.net.call(f"{self.engine}_bwd", self.args, *addresses, _C.LossArgs(0, 0, 0, 1.0), wanted.args)
         return wanted.grads()
 
-    def loss(self, loss: Any, need_params: bool) -> tuple[float, Grads]:
-        wanted = _Wanted(self, False, False, need_params)
-        return self.net.call(f"{self.engine}_bwd", self.args, 0, 0, 0, loss, wanted.args), wanted.grads()
+    def loss(self, loss: Any, need_params: bool) -> tuple[Tensor, Grads]:
+        losses = self.net.new(*self.net.axis)
+        wanted = _Wanted(self, False, False, need_params, losses)
+        self.net.call(f"{self.engine}_bwd", self.args, 0, 0, 0, loss, wanted.args)
+        return losses, wanted.grads()
 
 
 def _jet(net: _Net, x: Tensor, directions: Tensor, forms: Tensor) -> _Call:
-    N, D, O, K, R = x.shape[0], net.in_features, net.out_features, directions.shape[-2], forms.shape[-3]
+    N, D, O, K, R = net.points(x), net.in_features, net.out_features, directions.shape[-2], forms.shape[-3]
     seeds = {"directions": (directions, (K, D)), "forms": (forms, (R, K, K))}
     return _Call("jet", net, x, seeds, {"y_bar": (N, O), "T_bar": (N, K, O), "S_bar": (N, R, O)})
 
 
 def _sandwich(net: _Net, x: Tensor, directions: Tensor, combinations: Tensor) -> _Call:
-    N, D, O, K, C = x.shape[0], net.in_features, net.out_features, directions.shape[-2], combinations.shape[-2]
+    N, D, O, K, C = net.points(x), net.in_features, net.out_features, directions.shape[-2], combinations.shape[-2]
     seeds = {"directions": (directions, (K, D)), "combinations": (combinations, (C, O))}
     return _Call("sandwich", net, x, seeds, {"y_bar": (N, O), "J_bar": (N, C, D), "H_bar": (N, C, K, K)})
 
@@ -151,16 +183,18 @@ def _sandwich(net: _Net, x: Tensor, directions: Tensor, combinations: Tensor) ->
 class _Wanted:
     """The gradients asked for: buffers, and their addresses for the extension."""
 
-    def __init__(self, call: _Call, need_x: bool, need_seeds: bool, need_params: bool) -> None:
-        net, N = call.net, call.x.shape[0]
+    def __init__(
+        self, call: _Call, need_x: bool, need_seeds: bool, need_params: bool, losses: Tensor | None = None
+    ) -> None:
+        net, N = call.net, call.net.points(call.x)
         self.given = call.seeds if need_seeds else []
-        self.x = net.new(*call.x.shape) if need_x else None
+        self.x = net.new(N, net.in_features) if need_x else None
         self.seeds = [net.new(N, *core) for core in call.cores] if need_seeds else []
         self.weights = [net.new(*w.shape) for w in net.weights] if need_params else []
         self.biases = [net.new(*b.shape) for b in net.biases] if need_params else []
         first, second = map(_address, self.seeds or (None, None))
         parameters = [w.data_ptr() for w in self.weights], [b.data_ptr() for b in self.biases]
-        self.args = _C.GradArgs(_address(self.x), first, second, *parameters)
+        self.args = _C.GradArgs(_address(losses), _address(self.x), first, second, *parameters)
 
     def grads(self) -> Grads:
         """Per-point gradients of constant seeds are summed over the points."""
@@ -310,7 +344,7 @@ def _adjoint(
 
 def loss_fwd(
     kind: str,
-    x: Tensor,  # [N, D]
+    x: Tensor,  # [N, D], or [1, N / G, D] shared by G networks
     target: Tensor | None,  # [N, O], [N, O, D] for "gradient", None for "eikonal"
     weight: Tensor | None,  # [N]
     weights: Sequence[Tensor],
@@ -320,20 +354,19 @@ def loss_fwd(
     need_params: bool,
     reduction: str,
 ) -> tuple[Tensor, Grads]:
-    """Loss and parameter gradients in one pass over tiles of points; see the table of backends for the losses."""
+    """Losses [] or [G] and parameter gradients in one pass over tiles of points; kinds as in composed_loss.py."""
     net = _net(weights, biases, omegas)
-    N, D, O = x.shape[0], net.in_features, net.out_features
+    N, D, O = net.points(x), net.in_features, net.out_features
     if (target is None) != (kind == "eikonal"):
         raise ValueError(f"target: got {target}, expected a tensor for every loss but 'eikonal', which takes None")
     if target is not None:
         target = net.rows("target", target, *((N, O, D) if kind == "gradient" else (N, O)))
     weight = None if weight is None else net.rows("weight", weight, N)
-    scale = 1 / max(N * O, 1) if reduction == "mean" else 1.0
+    n = N // net.networks
+    scale = 1 / max(n * O, 1) if reduction == "mean" else 1.0
     loss = _C.LossArgs(_LOSSES[kind], _address(target), _address(weight), scale)
-    total, grads = _loss_call(net, kind, x).loss(loss, need_params)
-    if N == 0 and reduction == "mean":
-        total = math.nan
-    return torch.tensor(total, dtype=net.dtype, device="cpu"), grads
+    losses, grads = _loss_call(net, kind, x).loss(loss, need_params)
+    return losses.fill_(torch.nan) if n == 0 and reduction == "mean" else losses, grads
 
 
 def _loss_call(net: _Net, kind: str, x: Tensor) -> _Call:
@@ -370,4 +403,6 @@ def grid_fwd(
             f"one of {list(_PIXELS)}"
         )
     arguments = [float(o) for o in origin], [float(s) for s in step], list(start), list(shape)
+    if net.axis:
+        raise ValueError(f"weights: got {net.networks} networks, expected one, as a grid is of one")
     net.call("grid_fwd", *arguments, out.data_ptr(), _PIXELS[out.dtype], gain, offset)
