@@ -25,10 +25,11 @@ import torch
 from torch import Tensor
 
 from .engine import backends, ops
-from .engine.arguments import check_tensor, coordinates, listed, per_network
+from .engine.arguments import check_tensor, coordinates, per_network
 from .engine.composed_loss import KINDS, REDUCTIONS, composed_loss
 from .engine.jet import Adjoint, Jet, Sandwich
 from .engine.network import check_parameters
+from .engine.values import described, flag, listed, number, one_of
 
 
 def siren(
@@ -253,8 +254,8 @@ def loss(
         >>> torch.allclose(loss, (y - target).square().mean(), rtol=1e-4)
         True
     """
-    _check_name("kind", kind, KINDS)
-    _check_name("reduction", reduction, REDUCTIONS)
+    one_of("kind", kind, KINDS)
+    one_of("reduction", reduction, REDUCTIONS)
     net = _prepare(x, weights, biases, omegas, outermost_linear, precision)
     target = _target(kind, target, net)
     weight = None if weight is None else _per_point("weight", weight, (), net)
@@ -289,17 +290,18 @@ def _prepare(
     given: list[Tensor | None] = [None] * len(weights) if biases is None else listed("biases", biases, "tensors")
     for i, weight in enumerate(weights):
         if not isinstance(weight, Tensor):
-            raise TypeError(f"weights[{i}]: got {type(weight).__name__}, expected a torch.Tensor")
+            raise TypeError(f"weights[{i}]: got {described(weight)}, expected a torch.Tensor")
     full = [w.new_zeros(w.shape[-2:-1]) if b is None else b for w, b in zip(weights, given)]
     full += given[len(weights) :]
-    if not outermost_linear and len(weights):
-        identity = torch.eye(weights[-1].shape[-2], dtype=weights[-1].dtype, device=weights[-1].device)
+    if not flag("outermost_linear", outermost_linear) and len(weights):
+        # A weight of too few dimensions is refused below, by its name.
+        identity = torch.eye(prod(weights[-1].shape[-2:-1]), dtype=weights[-1].dtype, device=weights[-1].device)
         weights, full = [*weights, identity], [*full, identity.new_zeros(identity.shape[0])]
     networks = check_parameters(weights, full, omegas)
     if any(isinstance(omega, Tensor) for omega in omegas):
         # Made a number, it would lose its gradient without a word.
         raise TypeError("omegas: got a torch.Tensor, expected floats; a learned frequency is a factor on W and b")
-    factors = [float(omega) for omega in omegas]
+    factors = [number("omegas", omega) for omega in omegas]
     # A comparison, which NaN fails: the compiler cannot trace math.isfinite of a number that it keeps symbolic.
     if not all(abs(factor) < inf for factor in factors):
         raise ValueError(f"omegas: got {factors}, expected finite numbers")
@@ -356,11 +358,6 @@ def _broadcast(name: str, given: Tensor, split: int, net: _Network) -> Tensor:
             f"{name}: got shape {tuple(given.shape)}, expected leading dimensions that broadcast to {net.leading}"
         ) from None
     return full.reshape(net.x.shape[0], *core)
-
-
-def _check_name(argument: str, given: str, accepted: Sequence[str]) -> None:
-    if given not in accepted:
-        raise ValueError(f"{argument}: got {given!r}, expected one of {', '.join(map(repr, accepted))}")
 
 
 def _target(kind: str, target: Tensor | None, net: _Network) -> Tensor | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .engine.arguments import number, whole_number
+from .engine.values import described, floating, listed, number, one_of, whole_number
 
 __all__ = ["CONVENTIONS", "Grid"]
 
@@ -33,6 +33,10 @@ class Grid:
         origin: Coordinate of index 0, per axis.
         step: Distance of neighbours, per axis.
 
+    Raises:
+        TypeError: A size is no integer, or another argument holds no numbers.
+        ValueError: The arguments differ in length, or hold an impossible number.
+
     Example:
         >>> Grid.over((2, 3)).coordinates().tolist()[1]
         [[1.0, -1.0], [1.0, 0.0], [1.0, 1.0]]
@@ -43,16 +47,12 @@ class Grid:
     step: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        lengths = {len(self.shape), len(self.origin), len(self.step)}
-        if len(lengths) != 1 or not self.shape:
-            raise ValueError(
-                "Grid: shape, origin and step need the same number of axes, one at least; "
-                f"got {len(self.shape)}, {len(self.origin)} and {len(self.step)}"
-            )
-        for name, read in (("shape", _size), ("origin", number), ("step", number)):
-            object.__setattr__(self, name, tuple(read(name, given) for given in getattr(self, name)))
-        if not all(math.isfinite(v) for v in (*self.origin, *self.step)):
-            raise ValueError(f"Grid: origin and step must be finite; got {self.origin!r} and {self.step!r}")
+        for name, read in (("shape", _size), ("origin", _finite), ("step", _finite)):
+            found = tuple(read(name, given) for given in listed(name, getattr(self, name), "numbers, one per axis"))
+            object.__setattr__(self, name, found)
+        lengths = (len(self.shape), len(self.origin), len(self.step))
+        if len(set(lengths)) != 1 or not self.shape:
+            raise ValueError(f"shape, origin, step: got {lengths} numbers, expected as many of each, one per axis")
 
     @classmethod
     def over(cls, shape: int | Sequence[int], convention: str = "corner") -> Grid:
@@ -66,10 +66,9 @@ class Grid:
             TypeError: A size is no integer.
             ValueError: Unknown convention or impossible shape.
         """
-        shape = tuple(_size("shape", n) for n in (shape if isinstance(shape, Iterable) else (shape,)))
-        if convention not in CONVENTIONS:
-            raise ValueError(f"Grid: convention must be one of {', '.join(CONVENTIONS)}; got {convention!r}")
-        if convention == "centre":
+        sizes = listed("shape", shape, "ints, one per axis") if isinstance(shape, Iterable) else [shape]
+        shape = tuple(_size("shape", size) for size in sizes)
+        if one_of("convention", convention, CONVENTIONS) == "centre":
             return cls(shape, tuple(-1 + 1 / max(n, 1) for n in shape), tuple(2 / max(n, 1) for n in shape))
         low, width = (-1.0, 2.0) if convention == "corner" else (0.0, 1.0)
         return cls(shape, (low,) * len(shape), tuple(width / (n - 1) if n > 1 else 0.0 for n in shape))
@@ -95,9 +94,14 @@ class Grid:
 
         Returns:
             Tensor of shape [*shape, axes].
+
+        Raises:
+            TypeError: An argument is of the wrong type.
+            ValueError: The box does not lie inside the grid.
         """
-        start = (0,) * len(self.shape) if start is None else start
-        shape = self.shape if shape is None else shape
+        floating("dtype", dtype)
+        start = self._box("start", (0,) * len(self.shape) if start is None else start)
+        shape = self._box("shape", self.shape if shape is None else shape, start)
         axes = [
             (origin + step * torch.arange(first, first + n, dtype=torch.float64)).to(dtype)
             for origin, step, first, n in zip(self.origin, self.step, start, shape, strict=True)
@@ -108,18 +112,46 @@ class Grid:
         """Coordinates of points named by their flat index.
 
         Args:
-            index: [N] integers, first axis slowest.
+            index: [N] integers, first axis slowest; they count modulo the number of points, so that -1 is the last.
             dtype: Type of the result; default float32.
 
         Returns:
             Tensor of shape [N, axes], equal bit by bit to the rows of `coordinates`.
+
+        Raises:
+            TypeError: `index` is no tensor of integers, or `dtype` no floating-point dtype.
+            ValueError: `index` has another number of dimensions, or the dtype is of another kind.
         """
+        floating("dtype", dtype)
+        if not isinstance(index, Tensor) or index.dtype not in _INTEGERS:
+            said = f"dtype {index.dtype}" if isinstance(index, Tensor) else described(index)
+            raise TypeError(f"index: got {said}, expected a torch.Tensor of integers")
+        if index.ndim != 1:
+            raise ValueError(f"index: got shape {tuple(index.shape)}, expected (N,)")
         columns = []
         for n, origin, step in zip(reversed(self.shape), reversed(self.origin), reversed(self.step), strict=True):
             columns.append((origin + step * (index % n).double()).to(dtype))
             index = index // n
         return torch.stack(columns[::-1], -1)
 
+    def _box(self, name: str, given: Sequence[int], start: Sequence[int] | None = None) -> list[int]:
+        """One index or size per axis, once it is known that the box from `start` lies inside the grid."""
+        found = [_size(name, n) for n in listed(name, given, "ints, one per axis")]
+        most = [n - first for n, first in zip(self.shape, start or (0,) * len(self.shape), strict=True)]
+        if len(found) != len(most) or any(n > limit for n, limit in zip(found, most)):
+            raise ValueError(f"{name}: got {found}, expected one int per axis and at most {most}")
+        return found
+
+
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
 
 def _size(name: str, given: int) -> int:
     return whole_number(name, given, least=0)
+
+
+def _finite(name: str, given: float) -> float:
+    value = number(name, given)
+    if not math.isfinite(value):
+        raise ValueError(f"{name}: got {value}, expected finite numbers")
+    return value

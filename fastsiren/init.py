@@ -12,6 +12,8 @@ from enum import Enum
 import torch
 from torch import Tensor, nn
 
+from .engine.values import described, flag, frequency, listed, number
+
 Rule = Callable[[Tensor, "Fan"], object]
 """Fills a tensor in place, given the sizes and the omega of its layer."""
 
@@ -48,6 +50,9 @@ class Scheme:
         first_bias: rule of the first layer's bias, where it differs.
         bias_as_weight: biases are drawn by the rule of their layer's weight.
         order: order of draws.
+
+    Raises:
+        TypeError: a rule cannot be called, or another argument is of the wrong type.
     """
 
     source: str
@@ -59,13 +64,31 @@ class Scheme:
     bias_as_weight: bool = False
     order: Order = Order.LAYERWISE
 
+    def __post_init__(self) -> None:
+        for name in ("first", "hidden", "last", "bias", "first_bias"):
+            rule = getattr(self, name)
+            if rule is not None and not callable(rule):
+                raise TypeError(f"{name}: got {described(rule)}, expected None or a function of a tensor and a Fan")
+        flag("bias_as_weight", self.bias_as_weight)
+        if not isinstance(self.order, Order):
+            raise TypeError(f"order: got {described(self.order)}, expected a fastsiren.init.Order")
+
 
 @dataclass(frozen=True)
 class Uniform:
-    """The rule of a uniform draw in +-bound."""
+    """The rule of a uniform draw in +-bound, a number or a function of a Fan.
+
+    Raises:
+        TypeError: the bound is neither.
+        ValueError: the bound is negative or not finite.
+    """
 
     # A class and named functions, not closures, so that a module that holds a Scheme can be pickled.
     bound: float | Callable[[Fan], float]
+
+    def __post_init__(self) -> None:
+        if not callable(self.bound) and not 0 <= number("bound", self.bound) < math.inf:
+            raise ValueError(f"bound: got {self.bound!r}, expected a finite number >= 0, or a function of a Fan")
 
     def __call__(self, tensor: Tensor, fan: Fan) -> None:
         """Fill the tensor."""
@@ -178,7 +201,8 @@ def finer(*, first_bias_scale: float | None = None) -> Scheme:
         first_bias_scale: positive bound; None leaves the default draw, as the scheme named "finer" does.
 
     Raises:
-        ValueError: the bound is not a positive finite number.
+        TypeError: the bound is no number.
+        ValueError: the bound is not positive and finite.
 
     Example:
         >>> import fastsiren
@@ -188,33 +212,33 @@ def finer(*, first_bias_scale: float | None = None) -> Scheme:
     """
     if first_bias_scale is None:
         return SCHEMES["finer"]
-    scale = float(first_bias_scale)
+    scale = number("first_bias_scale", first_bias_scale)
     if not 0 < scale < math.inf:
         raise ValueError(f"first_bias_scale: got {first_bias_scale!r}, expected None or a positive finite number")
     return replace(SCHEMES["finer"], first_bias=Uniform(scale))
 
 
-def scheme(name: str | Scheme) -> Scheme:
+def scheme(init: str | Scheme) -> Scheme:
     """The scheme of that name; a Scheme is handed back as it is.
 
     Args:
-        name: one of `fastsiren.init.SCHEMES`.
+        init: one of `fastsiren.init.SCHEMES`.
 
     Raises:
-        TypeError: `name` is neither a string nor a Scheme.
+        TypeError: `init` is neither a string nor a Scheme.
         ValueError: no scheme has that name.
 
     Example:
         >>> scheme("coin").bias_as_weight
         True
     """
-    if isinstance(name, Scheme):
-        return name
-    if not isinstance(name, str):
-        raise TypeError(f"init: got {type(name).__name__}, expected a name or a fastsiren.init.Scheme")
-    if name not in SCHEMES:
-        raise ValueError(f"init: got {name!r}, expected one of {', '.join(map(repr, SCHEMES))}")
-    return SCHEMES[name]
+    if isinstance(init, Scheme):
+        return init
+    if not isinstance(init, str):
+        raise TypeError(f"init: got {described(init)}, expected a name or a fastsiren.init.Scheme")
+    if init not in SCHEMES:
+        raise ValueError(f"init: got {init!r}, expected one of {', '.join(map(repr, SCHEMES))}")
+    return SCHEMES[init]
 
 
 @torch.no_grad()
@@ -238,8 +262,8 @@ def initialize(
         outermost_linear: False draws the last layer as the sine layer it then is.
 
     Raises:
-        TypeError: `init` is neither a string nor a Scheme.
-        ValueError: no scheme has that name, or there are fewer than two layers.
+        TypeError: `init` is neither a string nor a Scheme, or another argument is of the wrong type.
+        ValueError: no scheme has that name, there are fewer than two layers, or omega is zero or not finite.
 
     Example:
         >>> from torch import nn
@@ -248,10 +272,9 @@ def initialize(
         >>> bool(layers[0].weight.abs().max() <= 1 / 2)
         True
     """
-    if len(linears) < 2:
-        raise ValueError(f"linears: got {len(linears)}, expected at least 2 (a sine layer and the last layer)")
-    chosen = scheme(init)
-    last = chosen.last if outermost_linear else chosen.hidden
+    linears = _layers(linears)
+    chosen, omega = scheme(init), frequency("hidden_omega_0", hidden_omega_0)
+    last = chosen.last if flag("outermost_linear", outermost_linear) else chosen.hidden
     draws = list(zip(linears, [chosen.first, *[chosen.hidden] * (len(linears) - 2), last], strict=True))
     if chosen.order is Order.FIRST_TWICE:
         draws = [(linears[0], chosen.hidden), *draws[1:], draws[0]]
@@ -264,8 +287,19 @@ def initialize(
         bias_rule = rule if chosen.bias_as_weight else chosen.bias
         if linear is linears[0]:
             bias_rule = chosen.first_bias or bias_rule
-        fan = Fan(linear.in_features, linear.out_features, hidden_omega_0)
+        fan = Fan(linear.in_features, linear.out_features, omega)
         _draw(fan, (linear.weight, rule), (linear.bias, bias_rule))
+
+
+def _layers(linears: Sequence[nn.Linear]) -> list[nn.Linear]:
+    """The layers, once they are known to be layers."""
+    layers = listed("linears", linears, "torch.nn.Linear")
+    if len(layers) < 2:
+        raise ValueError(f"linears: got {len(layers)}, expected at least 2 (a sine layer and the last layer)")
+    for i, layer in enumerate(layers):
+        if not isinstance(layer, nn.Linear):
+            raise TypeError(f"linears[{i}]: got {described(layer)}, expected a torch.nn.Linear")
+    return layers
 
 
 def _draw(fan: Fan, *pairs: tuple[Tensor | None, Rule | None]) -> None:

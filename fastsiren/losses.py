@@ -10,8 +10,6 @@ from . import functional
 from .engine.arguments import check_tensor, coordinates, per_network, unpack
 from .engine.network import SirenModule, networks_of
 
-REDUCTIONS = ("mean", "sum")
-
 
 def value_mse(
     net: SirenModule, x: Tensor, target: Tensor, *, weight: Tensor | None = None, reduction: str = "mean"
@@ -146,8 +144,6 @@ def _loss(
         _check_shape("target", target, x, shape)
     if weight is not None:
         _check_shape("weight", weight, x, leading)
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction: got {reduction!r}, expected one of {', '.join(map(repr, REDUCTIONS))}")
     return functional.loss(
         kind, x, target, weights, biases, omegas=omegas, weight=weight, reduction=reduction,
         outermost_linear=outermost_linear, precision=precision,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from .engine.arguments import listed
+from .engine.values import listed
 
 Modulation = Sequence[Tensor | None]
 """One tensor [H] or [G, H] per sine layer, None where a layer has none."""

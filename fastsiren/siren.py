@@ -1,15 +1,14 @@
 """The canonical module: a SIREN whose forward is one fused operation."""
 
 import itertools
-import math
 
 import torch
 from torch import Tensor, nn
 
 from . import functional
-from .engine.arguments import number, whole_number
 from .engine.backends import PRECISIONS
 from .engine.network import Parameters
+from .engine.values import described, flag, floating, frequency, one_of, whole_number
 from .init import Scheme, initialize, scheme
 
 
@@ -101,14 +100,14 @@ class Siren(nn.Module):
         self.hidden_features = whole_number("hidden_features", hidden_features, least=1)
         self.hidden_layers = whole_number("hidden_layers", hidden_layers, least=0)
         self.out_features = whole_number("out_features", out_features, least=1)
-        self.outermost_linear = _flag("outermost_linear", outermost_linear)
-        self.first_omega_0 = _omega("first_omega_0", first_omega_0)
-        self.hidden_omega_0 = _omega("hidden_omega_0", hidden_omega_0)
+        self.outermost_linear = flag("outermost_linear", outermost_linear)
+        self.first_omega_0 = frequency("first_omega_0", first_omega_0)
+        self.hidden_omega_0 = frequency("hidden_omega_0", hidden_omega_0)
         self.init = init
         scheme(init)
-        self.precision = _precision(precision)
+        self.precision = one_of("precision", precision, PRECISIONS, or_none=True)
         widths = [self.in_features, *[self.hidden_features] * (self.hidden_layers + 1), self.out_features]
-        make = {"bias": _flag("bias", bias), "device": _device(device), "dtype": _dtype(dtype)}
+        make = {"bias": flag("bias", bias), "device": _device(device), "dtype": _dtype(dtype)}
         # Parameters start undrawn, since each scheme has its own order of draws.
         linears = [nn.utils.skip_init(nn.Linear, n_in, n_out, **make) for n_in, n_out in itertools.pairwise(widths)]
         self.net = nn.Sequential(*self._layers(linears))
@@ -169,33 +168,14 @@ class Siren(nn.Module):
         return text if self.precision is None else f"{text}, precision={self.precision!r}"
 
 
-def _flag(name: str, given: bool) -> bool:
-    if not isinstance(given, bool):
-        raise TypeError(f"{name}: got {given!r} of type {type(given).__name__}, expected True or False")
-    return given
-
-
-def _omega(name: str, given: float) -> float:
-    omega = number(name, given)
-    if not math.isfinite(omega) or omega == 0:
-        raise ValueError(f"{name}: got {given!r}, expected a finite number other than zero")
-    return omega
-
-
-def _precision(given: str | None) -> str | None:
-    if given is not None and given not in PRECISIONS:
-        raise ValueError(f"precision: got {given!r}, expected None or one of {', '.join(map(repr, PRECISIONS))}")
-    return given
-
-
 def _device(given: torch.device | str | int | None) -> torch.device:
-    return torch.get_default_device() if given is None else torch.device(given)
+    if given is None:
+        return torch.get_default_device()
+    try:
+        return torch.device(given)
+    except (RuntimeError, TypeError):
+        raise ValueError(f"device: got {described(given)}, expected a torch.device or the name of one") from None
 
 
 def _dtype(given: torch.dtype | None) -> torch.dtype:
-    dtype = torch.get_default_dtype() if given is None else given
-    if not isinstance(dtype, torch.dtype):
-        raise TypeError(f"dtype: got {given!r} of type {type(given).__name__}, expected a torch.dtype")
-    if not dtype.is_floating_point:
-        raise ValueError(f"dtype: got {dtype}, expected a floating-point dtype")
-    return dtype
+    return floating("dtype", torch.get_default_dtype() if given is None else given)

@@ -40,31 +40,3 @@ def test_boxes_and_single_points_have_the_bits_of_the_whole(convention, dtype):
     assert torch.equal(grid.coordinates((2, 3, 1), (2, 4, 2), dtype=dtype), whole[2:4, 3:7, 1:3])
     index = torch.tensor([0, 1, 2, 3, 20, 21, 104])
     assert torch.equal(grid.at(index, dtype=dtype), whole.reshape(-1, 3)[index])
-
-
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [
-        (lambda: Grid.over((2, 2), "middle"), "corner, centre, unit; got 'middle'"),
-        (lambda: Grid.over((2, -1)), "shape: got -1, expected an int >= 0"),
-        (lambda: Grid((2,), (0.0, 0.0), (1.0,)), "same number of axes"),
-        (lambda: Grid((), (), ()), "one at least"),
-        (lambda: Grid((2,), (float("nan"),), (1.0,)), "finite"),
-    ],
-)
-def test_impossible_grids_are_refused(make, words):
-    with pytest.raises(ValueError, match=words):
-        make()
-
-
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [
-        (lambda: Grid.over((2.0, 1)), "shape: got 2.0 of type float, expected an int"),
-        (lambda: Grid.over(("4", 1), "centre"), "shape: got '4' of type str"),
-        (lambda: Grid((2,), ("0",), (1.0,)), "origin: got '0' of type str, expected a number"),
-    ],
-)
-def test_what_is_no_number_is_refused(make, words):
-    with pytest.raises(TypeError, match=words):
-        make()

@@ -217,21 +217,3 @@ def test_a_scheme_can_be_pickled():
     assert pickle.loads(pickle.dumps(own)) == own  # noqa: S301
     assert scheme(own) is own
     assert finer() is scheme("finer")
-
-
-@pytest.mark.parametrize(
-    ("call", "error", "match"),
-    [
-        (lambda: scheme("xavier"), ValueError, r"init: got 'xavier', expected one of 'siren', 'colab', .*'torch'"),
-        (lambda: scheme(None), TypeError, "init: got NoneType, expected a name or a fastsiren.init.Scheme"),
-        (lambda: fastsiren.Siren(2, 8, 1, 1, init="kaiming"), ValueError, "init: got 'kaiming'"),
-        (lambda: initialize(linears((2, 3))), ValueError, "linears: got 1, expected at least 2"),
-        (lambda: finer(first_bias_scale=0), ValueError, "first_bias_scale: got 0, expected"),
-        (lambda: finer(first_bias_scale=math.nan), ValueError, "first_bias_scale: got nan"),
-        (lambda: finer(first_bias_scale=math.inf), ValueError, "first_bias_scale: got inf"),
-    ],
-    ids=["unknown", "type", "module", "one layer", "zero", "nan", "infinite"],
-)
-def test_bad_arguments_are_named(call, error, match):
-    with pytest.raises(error, match=match):
-        call()

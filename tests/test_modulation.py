@@ -94,7 +94,7 @@ BAD = {
     "count": ({"scale": [None]}, ValueError, "scale: got 1 of them, expected 2, one per sine layer"),
     "width": ({"gain": [None, torch.ones(5)]}, ValueError, r"gain\[1\]: got shape \(5,\), expected None or a tensor"),
     "scalar": ({"shift": [1.0, None]}, ValueError, r"shift\[0\]: got float"),
-    "no list": ({"shift": torch.ones(2, 5)}, TypeError, "shift: got Tensor, expected a list of tensors"),
+    "no list": ({"shift": torch.ones(2, 5)}, TypeError, "shift: got a torch.Tensor of shape .* a list"),
     "omega": ({"phase": [torch.ones(5), None], "omegas": [0.0, 1.0]}, ValueError, "phase: got one for a layer with"),
     "layers": ({"omegas": [1.0]}, ValueError, "weights, biases, omegas: got 3, 3 and 1 of them"),
     "last gain": ({"gain": [None, None, torch.ones(3)], "omegas": [1.0] * 3}, ValueError, "gain: got one for a sine"),

@@ -189,20 +189,3 @@ def test_explain_takes_operators_lists_and_a_forced_engine():
     assert "part of the same pass" in fused[-1] and "evaluates again" in composed[-1]
     last_sine = fastsiren.Siren(3, 16, 1, 2, outermost_linear=False)
     assert "3 -> 16 -> 16 -> 2 -> 2;" in fastsiren.explain(last_sine, "value")
-
-
-@pytest.mark.parametrize(
-    ("request_", "error", "match"),
-    [
-        ("gradient", ValueError, "request: got 'gradient', expected a list of names or one of value, jacobian"),
-        ([], ValueError, "names: got none"),
-        (["u", "v", "w"], ValueError, r"request: got 3 outputs \['u', 'v', 'w'\], expected at most 2"),
-        (["u__a", "u__b", "u__c", "u__d"], ValueError, "got 4 inputs"),
-        (["u__a__a__a"], ValueError, "order 3"),
-        ([1], TypeError, r"request: got \[1\] of type list, expected a str or a list of str"),
-        (3, TypeError, "request: got 3 of type int"),
-    ],
-)
-def test_explain_refuses_what_it_cannot_read(request_, error, match):
-    with pytest.raises(error, match=match):
-        fastsiren.explain(fastsiren.Siren(3, 16, 1, 2), request_)

@@ -85,52 +85,6 @@ def test_arrays_are_filled_in_place():
     assert torch.equal(tensor, expected)
 
 
-@pytest.mark.parametrize(
-    ("call", "error", "words"),
-    [
-        (lambda net: fastsiren.render(net, Grid.over((4,))), ValueError, "1 axes, but the network has 2 inputs"),
-        (lambda net: fastsiren.render(net, Grid.over((4, 5)), quantity="hessian"), ValueError, "value, gradient"),
-        (lambda net: fastsiren.render(net, Grid.over((4, 5)), out=torch.zeros(4, 5)), ValueError, r"\(4, 5, 3\)"),
-        (lambda net: fastsiren.render(torch.nn.Linear(2, 1), Grid.over((4, 5))), TypeError, "got Linear"),
-        (lambda net: fastsiren.render(fastsiren.Siren, Grid.over((4, 5))), TypeError, "got Siren itself"),
-        (lambda net: fastsiren.render(net, (4, 5)), TypeError, r"^grid: got tuple, expected a fastsiren.grids.Grid"),
-        (
-            lambda net: fastsiren.render(net, Grid.over((4, 5)), tile=0),
-            ValueError,
-            "^tile: got 0, expected an int >= 1",
-        ),
-        (lambda net: fastsiren.render(net, Grid.over((4, 5)), tile=2.5), TypeError, "^tile: got 2.5 of type float"),
-    ],
-)
-def test_requests_that_do_not_fit_are_refused(call, error, words):
-    with pytest.raises(error, match=words):
-        call(network())
-
-
-READ_ONLY = np.zeros((4, 5, 3), np.float32)
-READ_ONLY.flags.writeable = False
-BAD_OUT = {
-    "list": ([], TypeError, "^out: got list, expected None, a path, a torch.Tensor or a numpy.ndarray"),
-    "number": (3, TypeError, "^out: got int, expected None"),
-    "integers": (torch.zeros(4, 5, 3).int(), ValueError, "^out: got int32 .*, expected .* float32 or float64"),
-    "float16": (torch.zeros(4, 5, 3).half(), ValueError, "^out: got float16 .*, expected .* float32 or float64"),
-    "big-endian": (np.zeros((4, 5, 3), ">f4"), ValueError, "^out: got >f4"),
-    "objects": (np.zeros((4, 5, 3), object), ValueError, "^out: got object"),
-    "read-only": (READ_ONLY, ValueError, r"^out: got float32 of shape \(4, 5, 3\) on cpu, read-only"),
-    "every second": (np.zeros((4, 5, 6), np.float32)[..., ::2], ValueError, "read-only or not contiguous"),
-    "backwards": (np.zeros((4, 5, 3), np.float32)[::-1], ValueError, "read-only or not contiguous"),
-    "sparse": (torch.zeros(4, 5, 3).to_sparse(), ValueError, "read-only or not contiguous"),
-    "elsewhere": (torch.zeros(4, 5, 3, device="meta"), ValueError, "on meta, expected .* on cpu"),
-}
-
-
-@pytest.mark.parametrize(("out", "error", "words"), BAD_OUT.values(), ids=BAD_OUT)
-def test_memory_that_cannot_be_filled_is_refused(out, error, words, backend):
-    with pytest.raises(error, match=words):
-        fastsiren.render(network(), Grid.over((4, 5)), out=out, progress=False)
-    assert (READ_ONLY == 0).all()
-
-
 @pytest.mark.parametrize("quantity", ["value", "laplacian"])
 def test_the_precision_of_a_network_is_that_of_every_call(tmp_path, quantity):
     net, grid = network(precision="tf32"), Grid.over((4, 5))

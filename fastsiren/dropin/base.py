@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from .. import functional
-from ..engine.arguments import number
 from ..engine.network import Parameters
+from ..engine.values import number
 from ..modulation import modulated
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..engine.arguments import number
+from ..engine.values import number
 
 __all__ = ["LAYOUTS", "Layout", "flatten", "remap", "unflatten"]
 

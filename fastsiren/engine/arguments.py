@@ -1,41 +1,13 @@
-"""Checks of arguments at the public edge: each error names the argument, what was given and what is accepted."""
+"""Checks of networks and tensors at the public edge; those of plain values are in values.py."""
 
-from collections.abc import Iterable, Sequence
-from numbers import Integral
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from .network import Parameters, SirenModule
 from .ops import autocast_enabled
-
-
-def whole_number(name: str, given: object, *, least: int) -> int:
-    """`given` as an int, once it is known to be an integer, of whatever library, of `least` or more."""
-    if isinstance(given, bool) or not isinstance(given, Integral):
-        raise TypeError(f"{name}: got {given!r} of type {type(given).__name__}, expected an int")
-    if given < least:
-        raise ValueError(f"{name}: got {given}, expected an int >= {least}")
-    return int(given)
-
-
-def number(name: str, given: Any) -> float:
-    """`given` as a float, once it is known to be a number, of whatever library."""
-    try:
-        # Text is no number, and a tensor would lose its gradient.
-        if not isinstance(given, (bool, str, bytes, Tensor)):
-            return float(given)
-    except (TypeError, ValueError):
-        pass
-    raise TypeError(f"{name}: got {given!r} of type {type(given).__name__}, expected a number")
-
-
-def listed(name: str, given: Iterable[Any], of: str) -> list[Any]:
-    """`given` as a list; a tensor is none."""
-    if isinstance(given, Tensor) or not isinstance(given, Iterable):
-        raise TypeError(f"{name}: got {type(given).__name__}, expected a list of {of}")
-    return list(given)
+from .values import described, listed, number
 
 
 def unpack(net: SirenModule) -> Parameters:
@@ -46,23 +18,34 @@ def unpack(net: SirenModule) -> Parameters:
     """
     method = getattr(net, "siren_parameters", None)
     if not callable(method) or isinstance(net, type):
+        wrapped = callable(getattr(getattr(net, "module", None), "siren_parameters", None))
+        hint = "; call a wrapper as net(x, quantity), such as net(x, fastsiren.laplacian)" if wrapped else ""
         raise TypeError(
-            f"net: got {net.__name__ + ' itself' if isinstance(net, type) else type(net).__name__}, expected a "
-            "fastsiren.Siren or a module with a method siren_parameters() -> fastsiren.engine.network.Parameters"
+            f"net: got {described(net)}, expected a fastsiren.Siren or a module with a method siren_parameters() -> "
+            f"fastsiren.engine.network.Parameters{hint}"
         )
-    return method()
+    found = method()
+    if not isinstance(found, Parameters) or not found.weights:
+        said = "one without weights" if isinstance(found, Parameters) else described(found)
+        raise TypeError(
+            f"net: siren_parameters() of {type(net).__name__} gave {said}, expected "
+            "fastsiren.engine.network.Parameters with at least two layers"
+        )
+    return found
 
 
-def coordinates(x: Tensor, weight: Tensor) -> Tensor:  # [..., D]
+def coordinates(x: Tensor, weight: Tensor, name: str = "x") -> Tensor:  # [..., D]
     """`x`, once it is known to be [..., D] in the dtype and on the device of the first weight [H, D].
 
     Autocast changes nothing in fastsiren but that coordinates are cast back to the dtype of the parameters.
     """
     if isinstance(x, Tensor) and x.dtype != weight.dtype and x.is_floating_point() and autocast_enabled(x.device.type):
         x = x.to(weight.dtype)
-    check_tensor("x", x, like=weight, of="the parameters")
+    check_tensor(name, x, like=weight, of="the parameters")
     if x.ndim < 1 or x.shape[-1] != weight.shape[-1]:
-        raise ValueError(f"x: got shape {tuple(x.shape)}, expected (..., {weight.shape[-1]}) as the network has inputs")
+        raise ValueError(
+            f"{name}: got shape {tuple(x.shape)}, expected (..., {weight.shape[-1]}) as the network has inputs"
+        )
     return x
 
 
@@ -83,7 +66,7 @@ def per_network(x: Tensor, networks: int | None) -> Tensor:
 def check_tensor(name: str, given: Tensor, *, like: Tensor, of: str) -> None:
     """Raise unless `given` is a dense tensor with the dtype and device of `like`, which belongs to `of`."""
     if not isinstance(given, Tensor):
-        raise TypeError(f"{name}: got {type(given).__name__}, expected a torch.Tensor")
+        raise TypeError(f"{name}: got {described(given)}, expected a torch.Tensor")
     if given.layout is not torch.strided:
         raise TypeError(f"{name}: got layout {given.layout}, expected torch.strided; use {name}.to_dense()")
     if given.dtype != like.dtype:
@@ -97,10 +80,10 @@ def input_axes(dims: Sequence[int] | None, count: int) -> list[int]:
     if dims is None:
         return list(range(count))
     if isinstance(dims, (str, bytes)) or not isinstance(dims, Sequence):
-        raise TypeError(f"dims: got {dims!r} of type {type(dims).__name__}, expected None or a list of ints")
+        raise TypeError(f"dims: got {described(dims)}, expected None or a list of ints")
     for axis in dims:
         if isinstance(axis, bool) or not isinstance(axis, int):
-            raise TypeError(f"dims: got {axis!r} of type {type(axis).__name__}, expected ints")
+            raise TypeError(f"dims: got {described(axis)}, expected ints")
         if not -count <= axis < count:
             raise ValueError(f"dims: got {axis}, expected ints in [{-count}, {count - 1}] as the network has inputs")
     axes = [axis % count for axis in dims]

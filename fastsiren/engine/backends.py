@@ -29,6 +29,8 @@ from typing import NamedTuple
 
 import torch
 
+from .values import one_of
+
 ENVIRONMENT = {name: os.environ.get(name) for name in ("FASTSIREN_BACKEND", "FASTSIREN_ISA", "TRITON_INTERPRET")}
 INTERPRETED = ENVIRONMENT["TRITON_INTERPRET"] == "1"
 
@@ -150,7 +152,7 @@ class use_backend(_Setting):
     """
 
     def __init__(self, name: str) -> None:
-        super().__init__("backend", _check_choice("name", name))
+        super().__init__("backend", one_of("name", name, CHOICES))
 
 
 class precision(_Setting):
@@ -173,7 +175,7 @@ class precision(_Setting):
     """
 
     def __init__(self, name: str) -> None:
-        super().__init__("precision", _check_precision(name))
+        super().__init__("precision", one_of("name", name, PRECISIONS))
 
 
 def resolve(name: str | None, device: torch.device, dtype: torch.dtype, precision: str | None = None) -> str:
@@ -190,7 +192,7 @@ def resolve(name: str | None, device: torch.device, dtype: torch.dtype, precisio
         RuntimeError: the explicit choice cannot run here, or cannot serve this device, dtype or precision.
     """
     choice = name or getattr(_STATE, "backend", None)
-    wanted = precision or getattr(_STATE, "precision", None) or "fp32"
+    wanted = one_of("precision", precision, PRECISIONS, or_none=True) or getattr(_STATE, "precision", None) or "fp32"
     return _serve(choice, device.type, dtype, wanted)
 
 
@@ -265,13 +267,13 @@ _serve._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 @cache
 def _find(choice: str | None, device: str, dtype: torch.dtype, wanted: str) -> str:
-    choice = _environment_choice() if choice is None else _check_choice("backend", choice)
+    choice = _environment_choice() if choice is None else one_of("backend", choice, CHOICES)
     name = _automatic(device, dtype) if choice == "auto" else choice
     reason = missing(name) or _unserved(BACKENDS[name], device, dtype)
     if reason is not None:
         raise RuntimeError(f"backend {name!r} cannot serve this call: {reason}")
     offered = BACKENDS[name].precisions
-    if _check_precision(wanted) not in offered:
+    if wanted not in offered:
         raise RuntimeError(
             f"precision: got {wanted!r}, but backend {name!r}, which serves {device} tensors here, computes in "
             f"{' or '.join(map(repr, offered))} only; leave the precision out or give one of these"
@@ -296,16 +298,4 @@ def _unserved(backend: Backend, device: str, dtype: torch.dtype) -> str | None:
 
 
 def _environment_choice() -> str:
-    return _check_choice("FASTSIREN_BACKEND", ENVIRONMENT["FASTSIREN_BACKEND"] or "auto")
-
-
-def _check_choice(what: str, name: str) -> str:
-    if name not in CHOICES:
-        raise ValueError(f"{what}: got {name!r}, expected one of {', '.join(map(repr, CHOICES))}")
-    return name
-
-
-def _check_precision(name: str) -> str:
-    if name not in PRECISIONS:
-        raise ValueError(f"precision: got {name!r}, expected one of {', '.join(map(repr, PRECISIONS))}")
-    return name
+    return one_of("FASTSIREN_BACKEND", ENVIRONMENT["FASTSIREN_BACKEND"] or "auto", CHOICES)

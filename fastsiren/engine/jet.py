@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .values import described
+
 
 class Jet(NamedTuple):
     """Result of engine T: value, first derivatives along K directions, R second-order forms."""
@@ -95,12 +97,12 @@ def parse_derivatives(names: Sequence[str], inputs: Sequence[str], outputs: Sequ
 
 def _check_names(argument: str, names: Sequence[str]) -> None:
     if not isinstance(names, Sequence):
-        raise TypeError(f"{argument}: got {type(names).__name__}, expected names")
+        raise TypeError(f"{argument}: got {described(names)}, expected a list of names")
     if not len(names):
         raise ValueError(f"{argument}: got none, expected at least one name")
     for name in names:
         if not isinstance(name, str) or not name:
-            raise TypeError(f"{argument}: got {name!r}, expected non-empty strings")
+            raise TypeError(f"{argument}: got {described(name)}, expected non-empty strings")
     if len(set(names)) != len(names):
         raise ValueError(f"{argument}: got {list(names)}, expected every name once")
 

@@ -8,6 +8,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from .values import described
+
 
 class Parameters(NamedTuple):
     """What a module hands to the engine: raw parameters as nn.Linear holds them, omega not folded in."""
@@ -139,7 +141,7 @@ def _check_networks(name: str, tensor: Tensor, networks: int | None) -> int:
 def _check_tensor(name: str, tensor: Tensor, rank: int, *, like: Tensor) -> None:
     """Raise unless `tensor` is floating-point, of dtype and device of `like`, and of `rank` or one dimension more."""
     if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name}: got {type(tensor).__name__}, expected a torch.Tensor")
+        raise TypeError(f"{name}: got {described(tensor)}, expected a torch.Tensor")
     if tensor.ndim not in (rank, rank + 1):
         raise ValueError(
             f"{name}: got shape {tuple(tensor.shape)}, expected {rank} dimension{'s' if rank > 1 else ''}, or "

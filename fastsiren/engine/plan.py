@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from .jet import Request, merge, parse_derivatives
 from .network import Network
+from .values import described, one_of
 
 
 class Engine(Enum):
@@ -53,11 +54,8 @@ def choose(request: Request, algorithm: str | None = None) -> Plan:
 
 
 def _named(algorithm: str, serving: tuple[Engine, ...]) -> Engine:
-    for engine in serving:
-        if engine.value == algorithm:
-            return engine
-    accepted = ", ".join(repr(engine.value) for engine in serving)
-    raise ValueError(f"algorithm: got {algorithm!r}, expected None or one of {accepted} for this request")
+    accepted = [engine.value for engine in serving]
+    return serving[accepted.index(one_of("algorithm", algorithm, accepted, or_none=True, note=" for this request"))]
 
 
 _OPERATORS: dict[str, Callable[[int, int], Request]] = {
@@ -85,11 +83,9 @@ def read_request(request: str | Sequence[str], n_in: int, n_out: int) -> Request
     """The counts of an operator by name, over all inputs and outputs, or of a list of derivatives by name."""
     if isinstance(request, str):
         known = _OPERATORS | _LOSSES
-        if request not in known:
-            raise ValueError(f"request: got {request!r}, expected a list of names or one of {', '.join(known)}")
-        return known[request](n_in, n_out)
-    if not isinstance(request, Sequence) or not all(isinstance(name, str) for name in request):
-        raise TypeError(f"request: got {request!r} of type {type(request).__name__}, expected a str or a list of str")
+        return known[one_of("request", request, list(known), note=", or a list of names")](n_in, n_out)
+    if not isinstance(request, Sequence) or not request or not all(isinstance(name, str) for name in request):
+        raise TypeError(f"request: got {described(request)}, expected a str or a list of at least one str")
     # Which input has which name does not change the cost, so names are taken as they come.
     inputs = list(dict.fromkeys(axis for name in request for axis in name.split("__")[1:]))
     outputs = list(dict.fromkeys(name.split("__")[0] for name in request))

@@ -11,6 +11,7 @@ from ..derivatives import laplacian, value_and_jacobian
 from ..engine import backends
 from ..engine.arguments import unpack
 from ..engine.network import Parameters, SirenModule, networks_of
+from ..engine.values import described, one_of
 from ..grids import Grid
 from ..tensorfile import Array
 from .tiles import Tile
@@ -37,16 +38,14 @@ class Decoder:
     def __init__(self, net: SirenModule, grid: Grid, quantity: str) -> None:
         params = unpack(net)
         if not isinstance(grid, Grid):
-            raise TypeError(f"grid: got {type(grid).__name__}, expected a fastsiren.grids.Grid, as Grid.over((4, 5))")
-        if quantity not in QUANTITIES:
-            raise ValueError(f"quantity: must be one of {', '.join(QUANTITIES)}; got {quantity!r}")
-        self.net, self.grid, self.quantity = net, grid, quantity
+            raise TypeError(f"grid: got {described(grid)}, expected a fastsiren.grids.Grid, as Grid.over((4, 5))")
+        self.net, self.grid, self.quantity = net, grid, one_of("quantity", quantity, QUANTITIES)
         self.weights, self.biases, self.omegas = _linear_last(params)
         if networks_of(self.weights, self.biases) is not None:
             raise ValueError("net: got many networks, with an axis of them in front, expected one; render each alone")
         inputs, outputs = self.weights[0].shape[1], self.weights[-1].shape[0]
         if len(grid.shape) != inputs:
-            raise ValueError(f"grid: has {len(grid.shape)} axes, but the network has {inputs} inputs")
+            raise ValueError(f"grid: got {len(grid.shape)} axes, expected {inputs} as the network has inputs")
         self.suffix = (outputs, inputs) if quantity == "gradient" else (outputs,)
         self.dtype, self.device = self.weights[0].dtype, self.weights[0].device
         # NumPy has no bfloat16; float32 holds the same numbers.

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..engine.arguments import whole_number
 from ..engine.network import SirenModule
+from ..engine.values import described, flag, whole_number
 from ..faults import NonFiniteError, UsageError
 from ..files import atomic_output, check_output, output_lock
 from ..grids import Grid
@@ -84,6 +84,8 @@ def render(
         torch.Size([4, 6, 3])
     """
     tile = DEFAULT_TILE if tile is None else whole_number("tile", tile, least=1)
+    flag("progress", progress)
+    flag("overwrite", overwrite)
     if isinstance(out, (str, os.PathLike)):
         return render_file(net, grid, out, quantity=quantity, tile=tile, progress=progress, overwrite=overwrite)
     decoder = Decoder(net, grid, quantity)
@@ -101,7 +103,7 @@ def _target(out: Tensor | Array | None, shape: tuple[int, ...], decoder: Decoder
     if out is None:
         return torch.empty(shape, dtype=decoder.dtype, device=decoder.device)
     if not isinstance(out, (Tensor, np.ndarray)):
-        raise TypeError(f"out: got {type(out).__name__}, expected None, a path, a torch.Tensor or a numpy.ndarray")
+        raise TypeError(f"out: got {described(out)}, expected None, a path, a torch.Tensor or a numpy.ndarray")
     if isinstance(out, np.ndarray):
         usable, device = out.flags.carray, torch.device("cpu")
     else:
