@@ -1,4 +1,4 @@
-"""The command line: `fastsiren fit | render | info | demo | bench`.
+"""The command line: `fastsiren fit | render | solve | info | demo | bench`.
 
 Exit codes: 0 done; 1 failed; 2 usage; 3 input damaged or refused; 4 non-finite values; 5 no space; 130 Ctrl-C;
 141 closed pipe; 143 SIGTERM. An error is one line on standard error. Nothing heavy is imported before the options are
@@ -19,6 +19,7 @@ from typing import NoReturn, TypeAlias
 
 from . import __version__
 from .faults import Fault, OutputError, UsageError, from_os_error
+from .problems import EXPERIMENTS
 from .stopping import handled_by
 
 __all__ = ["main"]
@@ -99,6 +100,10 @@ def _dispatch(arguments: list[str]) -> int:
     if arguments[:1] == ["bench"]:
         # Its options are its own.
         return int(_load("bench.__main__").main(arguments[1:]) or 0)
+    if arguments[:1] == ["solve"] and arguments[1:2] and not arguments[1].startswith("-"):
+        # So are those of each experiment.
+        _known_experiment(arguments[1])
+        return int(_load("solve_command").run(_Parser, arguments[1], arguments[2:]))
     options = _parser().parse_args(arguments)
     module, run = _COMMANDS[options.command]
     loaded = _load(module)
@@ -107,6 +112,12 @@ def _dispatch(arguments: list[str]) -> int:
 
         torch.set_num_threads(options.threads)
     return run(loaded, options)
+
+
+def _known_experiment(name: str) -> None:
+    """Refuse an unknown name at once; what it needs takes seconds to load."""
+    if name not in EXPERIMENTS:
+        raise UsageError(f"no experiment is called {name!r}; 'fastsiren solve --list' shows them all")
 
 
 def _load(name: str) -> ModuleType:
@@ -188,6 +199,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     _add_fit(commands)
     _add_render(commands)
+    _add_solve(commands)
     _add_info(commands)
     _add_demo(commands)
     commands.add_parser("bench", help="measure speed and accuracy (see fastsiren bench --help)", add_help=False)
@@ -241,6 +253,15 @@ def _add_render(commands: Commands) -> None:
     _add_common(parser)
 
 
+def _add_solve(commands: Commands) -> None:
+    text = "Run an experiment on real data. 'fastsiren solve NAME --help' shows the options of one."
+    parser = commands.add_parser("solve", help="run an experiment of the paper", description=text)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("name", nargs="?", metavar="NAME", help="the experiment")
+    what.add_argument("--list", action="store_true", help="show the names of all experiments")
+    _add_common(parser)
+
+
 def _add_info(commands: Commands) -> None:
     text = "Show versions, backends and threads, or what a checkpoint holds."
     parser = commands.add_parser("info", help="show versions and backends, or a checkpoint", description=text)
@@ -287,6 +308,15 @@ def _render(command: ModuleType, options: argparse.Namespace) -> int:
     return int(command.run(options))
 
 
+def _solve(problems: ModuleType, options: argparse.Namespace) -> int:
+    if options.name is not None:
+        raise UsageError("the name of the experiment comes first: fastsiren solve NAME ...")
+    width = max(map(len, problems.EXPERIMENTS))
+    for name, (_, _, title) in problems.EXPERIMENTS.items():
+        print(f"{name:<{width}}  {title}")
+    return 0
+
+
 def _info(info: ModuleType, options: argparse.Namespace) -> int:
     print(info.machine() if options.file is None else info.checkpoint(options.file))
     return 0
@@ -305,6 +335,7 @@ def _demo(demo: ModuleType, options: argparse.Namespace) -> int:
 _COMMANDS = {
     "fit": ("problems.image", _fit),
     "render": ("render_command", _render),
+    "solve": ("problems", _solve),
     "info": ("info", _info),
     "demo": ("problems.demo", _demo),
 }

@@ -59,7 +59,7 @@ def checkpoint(path: str | os.PathLike[str]) -> str:
 
 def _image(description: dict[str, Any]) -> list[str]:
     """Lines about a fitted picture."""
-    picture, settings, psnr = description["image"], description["settings"], description["psnr"]
+    picture, settings, psnr = description["image"], description["settings"], description["figures"].get("PSNR")
     training = f"step {description['step']} of {settings['steps']}, batch {settings['batch']}, lr {settings['lr']:g}"
     kind = {1: "grey", 2: "grey and alpha", 3: "RGB", 4: "RGBA"}[picture["channels"]]
     return [

@@ -236,7 +236,8 @@ def test_tensors_are_those_of_the_network_and_its_trainer(fitted, change):
         {"image": {"sha256": 5}},
         {"step": 1},
         {"step": True},
-        {"psnr": "high"},
+        {"figures": {"PSNR": "high"}},
+        {"figures": None},
     ],
     ids=str,
 )

@@ -142,7 +142,7 @@ def test_info_tells_versions_backends_and_threads(capsys):
 
 USAGE = [
     ([], "COMMAND"),
-    (["solve"], "invalid choice"),
+    (["paint"], "invalid choice"),
     (["fit"], "required"),
     (["fit", "PHOTO"], "-o/--out"),
     (["fit", "PHOTO", "-o", "OUT", "--steps", "0"], "--steps must be a whole number of 1 or more; got 0"),
@@ -354,9 +354,9 @@ def test_out_of_memory_is_one_line(photo, tmp_path, monkeypatch, capsys):
 
 
 def test_the_photograph_is_missing(tmp_path, monkeypatch, capsys):
-    from fastsiren.problems import demo
+    from fastsiren.problems import data, demo
 
-    monkeypatch.setattr(demo, "_PHOTOGRAPH", "skimage/data/none.png")
+    monkeypatch.setattr(demo, "photograph", lambda: data.photograph("none.png"))
     assert call("demo", "-o", tmp_path / "demo", "--quick") == 3
     assert "pip install 'fastsiren[data]'" in one_line(capsys.readouterr().err)
 

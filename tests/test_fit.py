@@ -11,9 +11,22 @@ import torch
 
 import fastsiren
 from fastsiren import faults, stopping
-from fastsiren.fit import Shuffle, Trainer, checkpoint, decay, run
+from fastsiren.fit import (
+    Log,
+    Shuffle,
+    Step,
+    Trainer,
+    autograd_operators,
+    checkpoint,
+    decay,
+    operators,
+    run,
+    uniform,
+)
 from fastsiren.images import Picture, psnr
 from fastsiren.problems import image
+from fastsiren.problems.metrics import ssim
+from fastsiren.problems.plain_networks import PlainSiren
 
 SMALL = {"hidden": 16, "layers": 1, "omega": 8.0, "lr": 0.02, "batch": 50, "progress": False}
 
@@ -72,7 +85,7 @@ def trainer(steps=40):
 
 def test_adam_is_that_of_torch():
     ours, theirs = trainer(), trainer()
-    optimiser = torch.optim.Adam(theirs.net.parameters())
+    optimiser = torch.optim.Adam(theirs.net.parameters(), fused=True)
     for step in range(40):
         optimiser.param_groups[0]["lr"] = theirs.rate(step)
         optimiser.zero_grad()
@@ -224,16 +237,10 @@ def test_the_target_stops_early_and_is_reached(tmp_path):
 
 
 def test_a_failing_fit_saves_the_last_good_state(tmp_path, monkeypatch):
-    from fastsiren import losses
-
-    honest = losses.value_mse
-    calls = []
-
-    def poisoned(*arguments):
-        calls.append(1)
-        return honest(*arguments) * (math.nan if len(calls) == 20 else 1.0)
-
-    monkeypatch.setattr(losses, "value_mse", poisoned)
+    honest = image.ImageFit.loss
+    monkeypatch.setattr(
+        image.ImageFit, "loss", lambda self, net, step: honest(self, net, step) * (math.nan if step == 19 else 1.0)
+    )
     with pytest.raises(faults.NonFiniteError, match="step 16 is kept"):
         image.fit(picture(), out=tmp_path / "a", steps=60, **SMALL)
     found = checkpoint.load(tmp_path / "a")
@@ -300,3 +307,118 @@ def test_measure_clips_the_prediction():
         net.net[1].bias.fill_(3.0)
     assert image.measure(net, Picture(np.full((3, 4, 1), 255, np.uint8))) == math.inf
     assert image.measure(net, Picture(np.full((3, 4, 1), 51, np.uint8))) == pytest.approx(psnr(0.8**2))
+
+
+def test_parts_of_a_loss_are_added_up():
+    whole, parts = trainer(), trainer()
+    original = parts.loss
+    parts.loss = lambda step: (original(step) * share for share in (0.25, 0.5, 0.25))
+    assert run(parts, 20).loss == pytest.approx(run(whole, 20).loss, rel=1e-5)
+    torch.testing.assert_close(parts.net.weight, whole.net.weight)
+
+
+def test_gradients_are_clipped_together():
+    ours = trainer()
+    ours.clip = 1e-3
+    ours.loss(0).backward()
+    wanted = [
+        p.grad * 1e-3 / torch.sqrt(sum(q.grad.square().sum() for q in ours.net.parameters()))
+        for p in ours.net.parameters()
+    ]
+    run(ours, 1)
+    for parameter, gradient in zip(ours.net.parameters(), wanted, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+
+
+def bent(lbfgs_from):
+    """A problem that Adam is slow at: a narrow bent valley."""
+    torch.manual_seed(0)
+    net = torch.nn.Linear(1, 2, bias=False, dtype=torch.float64)
+
+    def loss(step):
+        a, b = net.weight[:, 0]
+        return (1 - a) ** 2 + 100 * (b - a**2) ** 2
+
+    return Trainer(net, loss, rate=lambda step: 0.01, lbfgs_from=lbfgs_from)
+
+
+def test_lbfgs_ends_what_adam_began():
+    assert run(bent(None), 40).loss > 1e-3
+    assert run(bent(30), 40).loss < 1e-9
+
+
+def test_a_break_among_steps_of_lbfgs_changes_no_bit():
+    whole, first, second = bent(10), bent(10), bent(10)
+    run(whole, 14)
+    run(first, 12)
+    second.load(first.state())
+    run(second, 14)
+    assert equal(second.state(), whole.state())
+
+
+def test_uniform_points_fill_the_box_and_depend_on_all_three():
+    x = uniform([-1, 2], [1, 5], 4000, seed=1, step=2)
+    assert (x.amin(0) - torch.tensor([-1.0, 2.0])).abs().max() < 0.01
+    assert (x.amax(0) - torch.tensor([1.0, 5.0])).abs().max() < 0.01
+    assert torch.equal(x, uniform([-1, 2], [1, 5], 4000, seed=1, step=2))
+    for other in ({"seed": 2, "step": 2}, {"seed": 1, "step": 3}, {"seed": 1, "step": 2, "stream": 1}):
+        assert not torch.equal(x, uniform([-1, 2], [1, 5], 4000, **other))
+
+
+def test_operators_of_any_network_agree_with_fused_ones():
+    net = fastsiren.Siren(2, 16, 2, 3, first_omega_0=5, hidden_omega_0=5, dtype=torch.float64)
+    x = torch.rand(11, 2, dtype=torch.float64)
+    plain = PlainSiren(net)
+    fused, autograd = operators(net), operators(plain)
+    assert autograd is autograd_operators and fused is not autograd
+    weights = torch.rand(11, 2, dtype=torch.float64)
+    calls = {
+        "value_and_jacobian": ((), {}),
+        "hessian": ((), {"dims": [1]}),
+        "laplacian": ((), {"weights": weights}),
+        "value_mse": ((torch.rand(11, 3, dtype=torch.float64),), {"weight": torch.rand(11, dtype=torch.float64)}),
+        "gradient_mse": ((torch.rand(11, 3, 2, dtype=torch.float64),), {"reduction": "sum"}),
+        "laplacian_mse": ((torch.rand(11, 3, dtype=torch.float64),), {}),
+        "eikonal": ((), {}),
+    }
+    for name, (arguments, options) in calls.items():
+        found, wanted = (
+            getattr(each, name)(m, x, *arguments, **options) for each, m in ((autograd, plain), (fused, net))
+        )
+        torch.testing.assert_close(
+            tuple(found) if isinstance(found, tuple) else found, tuple(wanted) if isinstance(wanted, tuple) else wanted
+        )
+    named = {"names": ["u", "w__t", "v__t__x"], "inputs": "tx", "outputs": "uvw"}
+    torch.testing.assert_close(autograd.derivatives(plain, x, **named), fused.derivatives(net, x, **named))
+
+
+def test_events_for_tensorboard_need_their_package(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(faults.UsageError, match=r"pip install 'fastsiren\[tensorboard\]'"):
+        Log(tensorboard=tmp_path)
+
+
+def test_events_for_tensorboard(tmp_path, monkeypatch):
+    import sys
+    import types
+
+    written = []
+    writer = types.SimpleNamespace(
+        add_scalar=lambda *event: written.append(event), close=lambda: written.append("closed")
+    )
+    monkeypatch.setitem(
+        sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=lambda path: writer)
+    )
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
+    log = Log(tensorboard=tmp_path)
+    log.write(Step(3, 0.5), {"PSNR": 20.0})
+    log.close()
+    assert written == [("loss", 0.5, 3), ("PSNR", 20.0, 3), "closed"]
+
+
+def test_ssim_is_that_of_scikit_image():
+    metrics = pytest.importorskip("skimage.metrics")
+    a = torch.rand(20, 31, 3)
+    b = (a + 0.1 * torch.rand(20, 31, 3)).clamp(0, 1)
+    wanted = metrics.structural_similarity(a.double().numpy(), b.double().numpy(), data_range=1, channel_axis=2)
+    assert ssim(a, b) == pytest.approx(wanted, abs=1e-6)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ class Parameters(NamedTuple):
     """Precision of hidden products, None for the one in force."""
 
 
+@runtime_checkable
 class SirenModule(Protocol):
     """The protocol of public operators: any module that can spell itself as Parameters."""
 

@@ -1,7 +1,28 @@
-"""Training: sampler, loss, step; state that survives a stop."""
+"""Training: settings, sampler, loss, step; state that survives a stop."""
 
 from .log import Log
 from .loop import Step, Trainer, decay, run
-from .sampler import Shuffle
+from .operators import autograd_operators, operators
+from .problem import Problem
+from .sampler import Shuffle, uniform
+from .session import Options, Trained, found_settings, train
+from .settings import Settings, option
 
-__all__ = ["Log", "Shuffle", "Step", "Trainer", "decay", "run"]
+__all__ = [
+    "Log",
+    "Options",
+    "Problem",
+    "Settings",
+    "Shuffle",
+    "Step",
+    "Trained",
+    "Trainer",
+    "autograd_operators",
+    "decay",
+    "found_settings",
+    "operators",
+    "option",
+    "run",
+    "train",
+    "uniform",
+]

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 import torch
+from torch import nn
 
 from .. import __version__, tensorfile
 from ..engine.backends import PRECISIONS
@@ -16,7 +17,7 @@ from ..siren import Siren
 from ..tensorfile import Array, TensorFile
 from .loop import MOMENTS, Trainer
 
-__all__ = ["Checkpoint", "load", "save"]
+__all__ = ["Checkpoint", "load", "read", "restore", "save"]
 
 FORMAT = 1
 _RANGES = {
@@ -40,8 +41,10 @@ class Checkpoint(NamedTuple):
     """What `Trainer.load` takes; empty when the file was saved without it."""
 
 
-def describe(net: Siren) -> dict[str, Any]:
-    """The arguments that make a network of the same architecture."""
+def describe(net: nn.Module) -> dict[str, Any] | None:
+    """The arguments that make a network of the same architecture; None for one that only its problem can make."""
+    if not isinstance(net, Siren):
+        return None
     return {
         "in_features": net.in_features,
         "hidden_features": net.hidden_features,
@@ -55,33 +58,69 @@ def describe(net: Siren) -> dict[str, Any]:
 
 
 def save(
-    path: str | os.PathLike[str], net: Siren, description: dict[str, Any], *, trainer: Trainer | None = None
+    path: str | os.PathLike[str], net: nn.Module, description: dict[str, Any], *, trainer: Trainer | None = None
 ) -> None:
     """Write a checkpoint; `path` is the old file or the complete new one, never something between.
 
     Args:
         path: The file; an existing one is replaced.
-        net: The network.
+        net: The network. What is no `Siren` is kept by its parameters alone: `restore` needs a module to put them into.
         description: What the problem wants to keep, plain JSON values.
         trainer: Kept so that training can go on; None keeps the network only.
 
     Raises:
         ValueError: The network is one that `load` would refuse.
     """
-    network, dtype = describe(net), next(net.parameters()).dtype
-    if dtype == torch.bfloat16:
+    network = describe(net)
+    if any(parameter.dtype == torch.bfloat16 for parameter in net.parameters()):
         raise ValueError("net: got parameters of torch.bfloat16, a checkpoint holds float16, float32 or float64")
     if trainer is None:
-        tensors = {name: value.detach().cpu().numpy() for name, value in net.state_dict().items()}
+        tensors = {name: value.detach().cpu().numpy() for name, value in net.named_parameters()}
     else:
         tensors = trainer.state()
-    if not (_is_network(network) and _fits(network, tensors)):
+    if not (network is None or (_is_network(network) and _fits(_shapes(network), tensors))):
         raise ValueError(
             f"net: got {net}, a checkpoint holds networks with biases and at most {_RANGES['in_features'][-1]} inputs, "
             f"{_RANGES['hidden_features'][-1]} units and outputs, and {_RANGES['hidden_layers'][-1]} hidden layers"
         )
     fixed = {"format": FORMAT, "version": __version__, "network": network}
     tensorfile.write(path, TensorFile({**description, **fixed}, tensors))
+
+
+def read(path: str | os.PathLike[str]) -> TensorFile:
+    """Description and tensors of a checkpoint, after proving that nothing in it has changed.
+
+    Args:
+        path: The file.
+
+    Raises:
+        InputError: The file is missing, damaged, of another kind, or of another version.
+    """
+    found = tensorfile.read(path)
+    if found.description.get("format") != FORMAT:
+        raise InputError(
+            f"{path} has format {found.description.get('format')!r}, this version reads {FORMAT}; update fastsiren"
+        )
+    return found
+
+
+def restore(path: str | os.PathLike[str], found: TensorFile, trainer: Trainer) -> None:
+    """Have a trainer go on from a checkpoint.
+
+    Args:
+        path: Where it was read, for messages.
+        found: What `read` gave.
+        trainer: Its module has the architecture of the one that was saved.
+
+    Raises:
+        InputError: The tensors are those of another module, or what goes on needs was left out.
+    """
+    if "step" not in found.tensors:
+        raise InputError(f"{path} was saved with --compact and cannot go on; use --overwrite to start anew")
+    shapes = {name: tuple(parameter.shape) for name, parameter in trainer.net.named_parameters()}
+    if found.description.get("network") != describe(trainer.net) or not _fits(shapes, found.tensors):
+        raise InputError(f"{path} describes a network that its tensors do not fit; use --overwrite to start anew")
+    trainer.load(found.tensors)
 
 
 def load(path: str | os.PathLike[str]) -> Checkpoint:
@@ -91,15 +130,13 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
         path: The file.
 
     Raises:
-        InputError: The file is missing, damaged, of another kind, or of a later version.
+        InputError: The file is missing, damaged, of another kind, or of another version.
     """
-    description, tensors = tensorfile.read(path)
-    if description.get("format") != FORMAT:
-        raise InputError(
-            f"{path} has format {description.get('format')!r}, this version reads {FORMAT}; update fastsiren"
-        )
+    description, tensors = read(path)
     network = description.get("network")
-    if not (isinstance(description.get("version"), str) and _is_network(network) and _fits(network, tensors)):
+    if network is None:
+        raise InputError(f"{path} holds a network that is no SIREN by itself; go on with the command that wrote it")
+    if not (isinstance(description.get("version"), str) and _is_network(network) and _fits(_shapes(network), tensors)):
         raise InputError(f"{path} describes a network that cannot be, or that its tensors do not fit; fit again")
     net = Siren(**network, dtype=torch.tensor(tensors["net.0.linear.weight"]).dtype)
     net.load_state_dict({name: torch.tensor(tensors[name]) for name in net.state_dict()})
@@ -124,15 +161,14 @@ def _is_network(network: Any) -> TypeGuard[dict[str, Any]]:
     return finite and type(network["outermost_linear"]) is bool
 
 
-def _fits(network: dict[str, Any], tensors: dict[str, Array]) -> bool:
-    """Whether the tensors are those `save` writes for the network; checked before anything of that size is made."""
-    shapes = _shapes(network)
+def _fits(shapes: dict[str, tuple[int, ...]], tensors: dict[str, Array]) -> bool:
+    """Whether the tensors are those `save` writes for parameters of these shapes; checked before anything is made."""
     step = tensors.get("step")
     if step is not None:
         if step.shape != () or step.dtype != np.int64 or step < 0:
             return False
         moments = MOMENTS if step > 0 else ()
-        shapes |= {f"adam.{moment}.{name}": shape for moment in moments for name, shape in shapes.items()}
+        shapes = shapes | {f"adam.{moment}.{name}": shape for moment in moments for name, shape in shapes.items()}
     others = {name: tensor for name, tensor in tensors.items() if name != "step"}
     dtypes = {tensor.dtype for tensor in others.values()}
     return {name: tensor.shape for name, tensor in others.items()} == shapes and dtypes in _DTYPES

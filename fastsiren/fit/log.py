@@ -1,11 +1,13 @@
-"""The log of a training: one JSON line per step, appended to a file."""
+"""The log of a training: one JSON line per step, appended to a file, and events for TensorBoard."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from ..faults import UsageError, from_os_error
 from .loop import Step
@@ -19,20 +21,24 @@ class Log:
     """A file that every step is appended to at once; its errors name --log.
 
     Args:
-        path: The file; it may exist when it is a log already.
+        path: The file; it may exist when it is a log already. None writes none.
+        tensorboard: A directory of events for TensorBoard; None writes none.
 
     Raises:
-        UsageError: The file holds something else than a log.
+        UsageError: The file holds something else than a log, or TensorBoard is not installed.
         OutputError: It cannot be opened; `write` raises `NoSpaceError` when the file system is full.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = path
+    def __init__(
+        self, path: str | os.PathLike[str] | None = None, *, tensorboard: str | os.PathLike[str] | None = None
+    ) -> None:
+        self._path = os.devnull if path is None else path
+        self._events = None if tensorboard is None else _events(tensorboard)
         with self._named():
-            if os.path.isfile(path):
+            if os.path.isfile(self._path):
                 self._refuse_others()
             # Without a buffer nothing is left to write, and to fail, when it is closed.
-            self._file = open(path, "a+b", buffering=0)  # noqa: SIM115
+            self._file = open(self._path, "a+b", buffering=0)  # noqa: SIM115
             self._end_last_line()
 
     def _refuse_others(self) -> None:
@@ -48,16 +54,22 @@ class Log:
             if self._file.read(1) != b"\n":
                 self._file.write(b"\n")
 
-    def write(self, step: Step) -> None:
-        """Append a step."""
-        line = json.dumps({"step": step.number, "loss": step.loss}).encode() + b"\n"
+    def write(self, step: Step, figures: Mapping[str, float] | None = None) -> None:
+        """Append a step, with figures of merit where it was measured."""
+        values = {"loss": step.loss, **(figures or {})}
+        line = json.dumps({"step": step.number, **values}).encode() + b"\n"
         with self._named():
             while line:
                 line = line[self._file.write(line) :]
+        if self._events is not None:
+            for name, value in values.items():
+                self._events.add_scalar(name, value, step.number)
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+        if self._events is not None:
+            self._events.close()
 
     @contextmanager
     def _named(self) -> Iterator[None]:
@@ -66,3 +78,11 @@ class Log:
             yield
         except OSError as error:
             raise from_os_error(error, str(self._path), "write", option="--log") from None
+
+
+def _events(directory: str | os.PathLike[str]) -> Any:
+    if importlib.util.find_spec("tensorboard") is None:
+        raise UsageError("--tensorboard needs the package tensorboard; run: pip install 'fastsiren[tensorboard]'")
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(os.fspath(directory))

@@ -1,9 +1,9 @@
-"""The training loop: loss of a step -> gradients -> Adam. Everything it needs to go on is in `Trainer.state`."""
+"""The training loop: loss of a step -> gradients -> Adam, then L-BFGS. All that decides it is in `Trainer.state`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,11 @@ __all__ = ["MOMENTS", "Step", "Trainer", "decay", "run"]
 
 _SNAPSHOT_EVERY = 16
 MOMENTS = ("exp_avg", "exp_avg_sq")
+# Iterations of a round of L-BFGS. A round keeps no memory of the one before: there is nothing to save between them, and
+# its samples may be new ones.
+_ROUND = 25
+
+Loss = Callable[[int], Tensor | Iterable[Tensor]]
 
 
 class Step(NamedTuple):
@@ -27,12 +32,16 @@ class Step(NamedTuple):
 
 
 class Trainer:
-    """Adam on the parameters of a module, with a learning rate that is a function of the step.
+    """Adam on the parameters of a module, then L-BFGS where asked for.
 
     Args:
         net: The module; its parameters are updated in place.
-        loss: Maps a step number, counted from 0, to the scalar loss of that step.
-        rate: Maps a step number to its learning rate.
+        loss: Maps a step number, counted from 0, to the scalar loss of that step, or to parts that it is the sum of:
+            these are made and derived one after another, so that only one of them needs memory.
+        rate: Maps a step number to the learning rate of Adam.
+        clip: Largest Euclidean norm of the gradient of all parameters together, in steps of Adam; None: any.
+        lbfgs_from: The step from which on each step is a round of 25 iterations of L-BFGS with a strong Wolfe search.
+            The loss of such a step is evaluated many times and must be the same each time. None: never.
 
     Example:
         >>> net = torch.nn.Linear(1, 1)
@@ -42,11 +51,21 @@ class Trainer:
         True
     """
 
-    def __init__(self, net: nn.Module, loss: Callable[[int], Tensor], *, rate: Callable[[int], float]) -> None:
-        self.net, self.loss, self.rate = net, loss, rate
+    def __init__(
+        self,
+        net: nn.Module,
+        loss: Loss,
+        *,
+        rate: Callable[[int], float],
+        clip: float | None = None,
+        lbfgs_from: int | None = None,
+    ) -> None:
+        self.net, self.loss, self.rate, self.clip, self.lbfgs_from = net, loss, rate, clip, lbfgs_from
         self.step = 0
         self._names, parameters = zip(*net.named_parameters(), strict=True)
-        self._adam = torch.optim.Adam(parameters, lr=rate(0))
+        # One kernel for all parameters where torch has one: on a small network the plain loop takes longer than a pass.
+        fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
+        self._adam = torch.optim.Adam(parameters, lr=rate(0), fused=fused)
         self._good = self.state()
 
     def advance(self) -> Step:
@@ -55,20 +74,51 @@ class Trainer:
         Raises:
             NonFiniteError: The loss is NaN or infinite; parameters and optimiser are set back to a recent good state.
         """
-        self._adam.zero_grad(set_to_none=True)
-        loss = self.loss(self.step)
-        value = float(loss.detach())
+        by_adam = self.lbfgs_from is None or self.step < self.lbfgs_from
+        if by_adam and self.step % _SNAPSHOT_EVERY:
+            value = self._derive()
+        else:
+            # A finite loss vouches for the parameters it was computed with.
+            before = self.state()
+            value = self._derive()
+            self._good = before
+        if by_adam:
+            self._step_adam()
+        else:
+            self._step_lbfgs()
+        self.step += 1
+        return Step(self.step, value)
+
+    def _derive(self) -> float:
+        """Leave the gradients of the loss in the parameters; the loss, once it is known to be finite."""
+        value = self._backward()
         if not math.isfinite(value):
             self._set_back(value)
-        if self.step % _SNAPSHOT_EVERY == 0:
-            # A finite loss vouches for the parameters it was computed with.
-            self._good = self.state()
-        loss.backward()
+        return value
+
+    def _backward(self) -> float:
+        self._adam.zero_grad(set_to_none=True)
+        loss = self.loss(self.step)
+        value = 0.0
+        for part in [loss] if isinstance(loss, Tensor) else loss:
+            value += float(part.detach())
+            if not math.isfinite(value):
+                break
+            part.backward()
+        return value
+
+    def _step_adam(self) -> None:
+        if self.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self._parameters(), self.clip)
         for group in self._adam.param_groups:
             group["lr"] = self.rate(self.step)
         self._adam.step()
-        self.step += 1
-        return Step(self.step, value)
+
+    def _step_lbfgs(self) -> None:
+        search = torch.optim.LBFGS(
+            self._parameters(), max_iter=_ROUND, history_size=_ROUND, line_search_fn="strong_wolfe"
+        )
+        search.step(self._backward)
 
     def _set_back(self, value: float) -> None:
         failed = self.step
@@ -96,7 +146,11 @@ class Trainer:
             parameter.copy_(torch.tensor(tensors[name]))
             if self.step:
                 state = {m: torch.tensor(tensors[f"adam.{m}.{name}"]).to(parameter) for m in MOMENTS}
-                self._adam.state[parameter] = {"step": torch.tensor(float(self.step)), **state}
+                count = torch.tensor(float(self._adam_steps()), device=parameter.device)
+                self._adam.state[parameter] = {"step": count, **state}
+
+    def _adam_steps(self) -> int:
+        return self.step if self.lbfgs_from is None else min(self.step, self.lbfgs_from)
 
     def _parameters(self) -> list[Tensor]:
         return self._adam.param_groups[0]["params"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-__all__ = ["Shuffle"]
+__all__ = ["Shuffle", "generator", "uniform"]
 
 
 class Shuffle:
@@ -37,11 +39,36 @@ class Shuffle:
         """Indices of the samples of a step."""
         epoch, place = divmod(step, self.steps_per_epoch)
         if self.batch < self.count and epoch != self._epoch:
-            self._order = torch.randperm(self.count, generator=_generator(self.seed, epoch))
+            self._order = torch.randperm(self.count, generator=generator(self.seed, epoch))
             self._epoch = epoch
         return self._order[place * self.batch : (place + 1) * self.batch]
 
 
-def _generator(seed: int, epoch: int) -> torch.Generator:
-    # An odd multiplier keeps the streams of (seed, epoch) and (seed + 1, epoch - 1) apart.
-    return torch.Generator().manual_seed((seed * 0x9E3779B97F4A7C15 + epoch) % 2**63)
+def uniform(
+    low: Sequence[float], high: Sequence[float], count: int, *, seed: int, step: int, stream: int = 0
+) -> Tensor:  # [count, D]
+    """Points spread evenly, at random, over a box.
+
+    Args:
+        low: Least coordinates, [D].
+        high: Largest coordinates, [D].
+        count: Number of points.
+        seed: Another seed, other points.
+        step: Each step has its own points.
+        stream: So has each of several sets of points of one step.
+
+    Example:
+        >>> x = uniform([-1, 0], [1, 5], 100, seed=0, step=7)
+        >>> x.shape, bool((x[:, 1] > 4).any()), bool((x[:, 1] < 0).any())
+        (torch.Size([100, 2]), True, False)
+    """
+    first, last = (torch.tensor(ends, dtype=torch.float32) for ends in (low, high))
+    spread = torch.rand(count, len(first), generator=generator(seed, step, stream))
+    return first + (last - first) * spread
+
+
+def generator(seed: int, step: int, stream: int = 0) -> torch.Generator:
+    """Random numbers that depend on these three alone, so that a resumed run has no state to lose."""
+    # Odd multipliers keep the streams of (seed, step) and (seed + 1, step - 1) apart.
+    mixed = seed * 0x9E3779B97F4A7C15 + step + stream * 0xD1B54A32D192ED03
+    return torch.Generator().manual_seed(mixed % 2**63)

@@ -1,1 +1,31 @@
 """One module per experiment, each a small library and the work behind a command."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from ..faults import UsageError
+
+if TYPE_CHECKING:
+    from .experiment import Experiment
+
+__all__ = ["EXPERIMENTS", "find"]
+
+# Name -> module and class of the experiment, and what it is; looked up without importing torch.
+EXPERIMENTS = {
+    "image": ("image_experiment", "ImageExperiment", "a picture from its pixels; --compare shows other activations"),
+}
+
+
+def find(name: str) -> type[Experiment]:
+    """The experiment of a name.
+
+    Raises:
+        UsageError: There is none of this name.
+    """
+    if name not in EXPERIMENTS:
+        raise UsageError(f"no experiment is called {name!r}; there are {', '.join(EXPERIMENTS)}")
+    module, kind, _ = EXPERIMENTS[name]
+    found: type[Experiment] = getattr(import_module(f"{__name__}.{module}"), kind)
+    return found

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import time
 from pathlib import Path
 from typing import Any
 
 from .. import images
-from ..faults import InputError
 from ..files import check_apart
 from ..grids import Grid
 from ..images import Picture
@@ -17,11 +15,11 @@ from ..render import render_file
 from ..siren import Siren
 from . import image as image_problem
 from .contact_sheet import contact_sheet
+from .data import photograph
 from .speed import Comparison, compare
 
-__all__ = ["photograph", "run"]
+__all__ = ["run"]
 
-_PHOTOGRAPH = "skimage/data/astronaut.png"
 _LARGEST_SIDE = 512
 _CHECKPOINT, _SHEET = "photo.safetensors", "contact_sheet.png"
 # Each picture of its own: scale and quantity.
@@ -29,24 +27,6 @@ _PANELS = {"fit": (1, "value"), "fit_4x": (4, "value"), "gradient": (1, "gradien
 _QUICK: dict[str, int] = {"steps": 300, "hidden": 64}
 _TIMING = {"points": 16384, "repeats": 7}
 _QUICK_TIMING = {"points": 4096, "repeats": 3}
-
-
-def photograph() -> Path:
-    """Path of the photograph that scikit-image brings along; the package is not imported.
-
-    Raises:
-        InputError: scikit-image is not installed.
-    """
-    try:
-        path = Path(str(importlib.metadata.distribution("scikit-image").locate_file(_PHOTOGRAPH)))
-    except importlib.metadata.PackageNotFoundError:
-        path = None
-    if path is None or not path.is_file():
-        raise InputError(
-            "the photograph of the demo comes with scikit-image, which is not installed; "
-            "run: pip install 'fastsiren[data]', or give a picture of your own with --image"
-        )
-    return path
 
 
 def run(

@@ -4,74 +4,89 @@ from __future__ import annotations
 
 import math
 import os
-import time
-from collections.abc import Callable
-from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, fields, replace
-from numbers import Integral, Real
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .. import images, losses
-from ..faults import Fault, InputError, UsageError
+from .. import images
+from ..faults import InputError
 from ..files import check_apart, check_output, output_lock
-from ..fit import Log, Shuffle, Step, Trainer, decay, run
+from ..fit import Options, Problem, Shuffle, found_settings, operators, option, settings, train
 from ..fit import checkpoint as checkpoints
 from ..fit.checkpoint import Checkpoint
 from ..grids import Grid
 from ..images import Picture
 from ..png import MAX_SIDE
-from ..progress import Progress
-from ..render.decode import Decoder
 from ..render.tiles import tiles
 from ..siren import Siren
-from ..stopping import Stop, stop_on_signals
+from .evaluate import tile_values
 
-__all__ = ["Fit", "Settings", "fit", "load", "measure"]
-
-_STRUCTURE = ("hidden", "layers", "omega")
+__all__ = ["Fit", "ImageFit", "Settings", "fit", "load", "measure"]
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(settings.Settings):
     """How a picture is fitted.
 
     The defaults give the best PSNR per second of several batch sizes and rates on photographs of 512x512 pixels: small
     batches beat full pictures by far, and a rate of 1e-3 with them is already unsteady. They visit each pixel of such a
     picture 62 times. The paper's 50 dB take 10,000 full pictures, 160 times as much; more --steps give more quality.
-
-    Args:
-        steps: Training steps.
-        hidden: Width of the sine layers.
-        layers: Hidden layers behind the first.
-        omega: Frequency factor of every sine layer.
-        lr: Highest learning rate.
-        batch: Pixels per step.
-        seed: Of the initial weights and the order of the pixels.
     """
 
-    steps: int = 4000
-    hidden: int = 256
-    layers: int = 3
-    omega: float = 30.0
-    lr: float = 7e-4
-    batch: int = 4096
-    seed: int = 0
+    steps: int = option(4000, "training steps", least=1)
+    lr: float = option(7e-4, "highest learning rate of Adam")
+    batch: int = option(4096, "pixels per step", least=1)
 
-    def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("hidden", 1), ("layers", 0), ("batch", 1), ("seed", 0)):
-            given = getattr(self, name)
-            if isinstance(given, bool) or not isinstance(given, Integral) or given < least:
-                raise UsageError(f"--{name} must be a whole number of {least} or more; got {given}")
-            object.__setattr__(self, name, int(given))
-        for name in ("omega", "lr"):
-            given = getattr(self, name)
-            value = float(given) if not isinstance(given, bool) and isinstance(given, Real) else math.nan
-            if not 0 < value < math.inf:
-                raise UsageError(f"--{name} must be a positive number; got {given}")
-            object.__setattr__(self, name, value)
+
+class ImageFit(Problem):
+    """A picture by its pixels.
+
+    Args:
+        settings: How it is fitted.
+        picture: The picture.
+    """
+
+    name = "image"
+    data = "picture"
+    merit = "PSNR"
+
+    def __init__(self, settings: Settings, picture: Picture) -> None:
+        super().__init__(settings)
+        self.picture = picture
+        self.grid = Grid.over(picture.pixels.shape[:2])
+        self.sampler = Shuffle(self.grid.numel, settings.batch, seed=settings.seed)
+
+    @property
+    def features(self) -> tuple[int, int]:
+        """Row and column to channels."""
+        return 2, self.picture.pixels.shape[2]
+
+    def loss(self, net: nn.Module, step: int) -> Tensor:
+        """Mean squared error of a batch of pixels."""
+        index = self.sampler(step)  # [batch]
+        wanted = torch.from_numpy(self.picture.normalised(index.numpy()))  # [batch, channels]
+        return operators(net).value_mse(net, self.grid.at(index), wanted)
+
+    def identity(self) -> dict[str, Any]:
+        """Size, depth and fingerprint of the picture."""
+        height, width, channels = self.picture.pixels.shape
+        image = {"width": width, "height": height, "channels": channels, "bits": self.picture.bits}
+        return {
+            "image": {**image, "sha256": self.picture.fingerprint()},
+            "range": [-1.0, 1.0],
+            "grid": "corner",
+        }
+
+    def measure(self, net: nn.Module) -> dict[str, float]:
+        """PSNR of the whole picture in dB."""
+        return {"PSNR": measure(net, self.picture)}
+
+    def estimate(self, loss: float) -> float:
+        """PSNR for samples in [-1, 1], twice as far apart as in [0, 1]."""
+        return images.psnr(loss / 4)
 
 
 class Fit(NamedTuple):
@@ -128,29 +143,32 @@ def fit(
         >>> fit(ramp, hidden=32, layers=1, steps=300, progress=False).psnr > 40
         True
     """
-    unknown = sorted(set(settings) - {field.name for field in fields(Settings)})
-    if unknown:
-        raise TypeError(f"fit: unknown setting {unknown[0]!r}; known are {', '.join(f.name for f in fields(Settings))}")
     _check_apart(image, out, log)
+    given, found = Settings.of(settings), None
     with ExitStack() as stack:
         if out is not None:
             check_output(out, overwrite=overwrite or resume)
         picture = image if isinstance(image, Picture) else images.read(image)
         if out is not None:
             stack.enter_context(output_lock(out))
-        session = _Session(picture, out, resume, settings, target, save_every, compact)
-        session.log = None if log is None else stack.enter_context(closing(Log(log)))
-        stop = stack.enter_context(stop_on_signals())
-        return session.train(stop, progress)
+            if resume and os.path.exists(out):
+                load(out)
+                found = checkpoints.read(out)
+                given = found_settings(found, out, ImageFit, Settings, settings)
+        problem = ImageFit(given, picture)
+        options = Options(target=target, progress=progress, save_every=save_every, compact=compact, log=log)
+        net = problem.siren()
+        trained = train(problem, net, out=out, found=found, options=options)
+        return Fit(net, trained.figures["PSNR"], trained.steps, trained.seconds, trained.exit_code)
 
 
 def _check_apart(
     image: str | os.PathLike[str] | Picture, out: str | os.PathLike[str] | None, log: str | os.PathLike[str] | None
 ) -> None:
     """Refuse to write over what is read, or twice into one file."""
-    for path, option in ((out, "-o"), (log, "--log")):
+    for path, flag in ((out, "-o"), (log, "--log")):
         if path is not None and not isinstance(image, Picture):
-            check_apart(path, image, kind="the picture", option=option)
+            check_apart(path, image, kind="the picture", option=flag)
     if out is not None and log is not None:
         check_apart(log, out, kind="the checkpoint", option="--log")
 
@@ -183,11 +201,13 @@ def check(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
 
 
 def _is_fitted(checkpoint: Checkpoint) -> bool:
-    """Whether the description is the one of `_Session._save`; its values may raise what they like otherwise."""
+    """Whether the description is what a fit writes; its values may raise what they like otherwise."""
     net, description, state = checkpoint
     settings, picture, step = Settings(**description["settings"]), description["image"], description["step"]
     numbers = [*(picture[name] for name in ("width", "height", "channels", "bits")), step]
-    if not all(type(number) is int for number in numbers) or not isinstance(description["psnr"], float | None):
+    if not all(type(number) is int for number in numbers) or not isinstance(description["figures"], dict):
+        return False
+    if not isinstance(description["figures"].get("PSNR"), float | None):
         return False
     width, height, channels, bits, _ = numbers
     sizes = (net.in_features, net.hidden_features, net.hidden_layers, net.out_features)
@@ -203,122 +223,13 @@ def _is_fitted(checkpoint: Checkpoint) -> bool:
     )
 
 
-@torch.no_grad()
-def measure(net: Siren, picture: Picture) -> float:
+def measure(net: nn.Module, picture: Picture) -> float:
     """PSNR of the whole picture in dB: data range 1, prediction clipped."""
     grid = Grid.over(picture.pixels.shape[:2])
-    decoder, total = Decoder(net, grid, "value"), 0.0
+    values, total = tile_values(net, grid), 0.0
     for part in tiles(grid.shape, 65536):
         wanted = torch.from_numpy(picture.normalised(slice(part.begin, part.end)))
-        error = decoder(part).cpu().clamp(-1, 1).double() - wanted.double()
+        error = values(part).cpu().clamp(-1, 1).double() - wanted.double()
         # Samples in [-1, 1] are twice as far apart as in [0, 1].
         total += float((error / 2).square().sum())
     return images.psnr(total / picture.pixels.size) if math.isfinite(total) else -math.inf
-
-
-class _Session:
-    """One call of `fit`: network, trainer, and what is shown and saved along the way."""
-
-    log: Log | None = None
-
-    def __init__(
-        self,
-        picture: Picture,
-        out: str | os.PathLike[str] | None,
-        resume: bool,
-        settings: dict[str, Any],
-        target: float | None,
-        save_every: float,
-        compact: bool,
-    ) -> None:
-        self.picture, self.out, self.target, self.save_every, self.compact = picture, out, target, save_every, compact
-        found = load(out) if resume and out is not None and os.path.exists(out) else None
-        self.settings = Settings(**settings) if found is None else self._resumed(found, settings)
-        self.net = self._new_net() if found is None else found.net
-        rate = decay(self.settings.lr, self.settings.steps, warmup=min(100, self.settings.steps // 10))
-        self.trainer = Trainer(self.net, self._loss(), rate=rate)
-        if found is not None:
-            self.trainer.load(found.state)
-        self.smooth, self.psnr = math.nan, math.nan
-
-    def _resumed(self, found: Checkpoint, given: dict[str, Any]) -> Settings:
-        """Settings of the file with those given now; refused when file, picture and settings do not belong together."""
-        if found.description["image"]["sha256"] != self.picture.fingerprint():
-            raise InputError(
-                f"{self.out} was fitted to another picture; give that one, or use --overwrite to start anew"
-            )
-        if not found.state:
-            raise InputError(f"{self.out} was saved with --compact and cannot go on; use --overwrite to start anew")
-        kept = Settings(**found.description["settings"])
-        for name in _STRUCTURE:
-            if given.get(name, getattr(kept, name)) != getattr(kept, name):
-                raise UsageError(
-                    f"--{name} {given[name]} does not fit {self.out}, which has {getattr(kept, name)}; "
-                    "leave it out, or use --overwrite to start anew"
-                )
-        return replace(kept, **given)
-
-    def _new_net(self) -> Siren:
-        s, channels = self.settings, self.picture.pixels.shape[2]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(s.seed)
-            return Siren(2, s.hidden, s.layers, channels, first_omega_0=s.omega, hidden_omega_0=s.omega)
-
-    def _loss(self) -> Callable[[int], Tensor]:
-        grid = Grid.over(self.picture.pixels.shape[:2])
-        sampler = Shuffle(grid.numel, self.settings.batch, seed=self.settings.seed)
-
-        def loss(step: int) -> Tensor:
-            index = sampler(step)  # [batch]
-            wanted = torch.from_numpy(self.picture.normalised(index.numpy()))  # [batch, channels]
-            return losses.value_mse(self.net, grid.at(index), wanted)
-
-        return loss
-
-    def train(self, stop: Stop, progress: bool) -> Fit:
-        steps, first = self.settings.steps, self.trainer.step
-        begun = self.saved = time.monotonic()
-        try:
-            with Progress("fit", steps, done=first, enabled=progress) as shown:
-                run(self.trainer, steps, lambda step: self._after(step, shown) or bool(stop))
-        except Fault:
-            # What was trained so far is worth keeping, whatever went wrong.
-            self._save(compact=False)
-            raise
-        seconds = time.monotonic() - begun
-        self.psnr = measure(self.net, self.picture)
-        self._save(compact=self.compact and not stop)
-        return Fit(self.net, self.psnr, self.trainer.step, seconds, stop.exit_code)
-
-    def _after(self, step: Step, shown: Progress) -> bool:
-        """Show, log and save after a step; True when the target is reached."""
-        # The loss of one batch is noisy: show a running mean over about 20 steps.
-        self.smooth = step.loss if math.isnan(self.smooth) else 0.95 * self.smooth + 0.05 * step.loss
-        estimate = images.psnr(self.smooth / 4)
-        shown.update(step.number, loss=f"{self.smooth:.3e}", PSNR=f"{estimate:.2f} dB")
-        if self.log is not None:
-            self.log.write(step)
-        if time.monotonic() - self.saved >= self.save_every:
-            self._save(compact=False)
-        return self.target is not None and step.number % 50 == 0 and self._reached(estimate)
-
-    def _reached(self, estimate: float) -> bool:
-        """Whether the exact PSNR is at the target; measured only when the estimate says it may be."""
-        return self.target is not None and estimate >= self.target and measure(self.net, self.picture) >= self.target
-
-    def _save(self, *, compact: bool) -> None:
-        if self.out is None:
-            return
-        height, width, channels = self.picture.pixels.shape
-        image = {"width": width, "height": height, "channels": channels, "bits": self.picture.bits}
-        description = {
-            "problem": "image",
-            "image": {**image, "sha256": self.picture.fingerprint()},
-            "range": [-1.0, 1.0],
-            "grid": "corner",
-            "settings": asdict(self.settings),
-            "step": self.trainer.step,
-            "psnr": self.psnr if math.isfinite(self.psnr) else None,
-        }
-        checkpoints.save(self.out, self.net, description, trainer=None if compact else self.trainer)
-        self.saved = time.monotonic()
