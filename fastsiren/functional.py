@@ -10,7 +10,7 @@ Every function takes coordinates x [..., D] of any leading shape, N = 0 included
 
 Many networks at once: any weights may be [G, n_out, n_in] and any biases [G, n_out]; what lacks the axis is shared. x
 is then [G, ..., D], or [N, D] or [D] shared by all, results are [G, ..., O], and other arguments broadcast against the
-leading shape of the results.
+leading shape of the results. `stack` makes such parameters of a list of networks, and `unstack` puts them back.
 
 Results are differentiable in x, in the parameters and in directions, forms, combinations, targets and weights, to any
 order, and work under torch.func, forward mode and torch.compile. Calls compute in the dtype of the parameters; x must
@@ -30,6 +30,8 @@ from .engine.composed_loss import KINDS, REDUCTIONS, composed_loss
 from .engine.jet import Adjoint, Jet, Sandwich
 from .engine.network import check_parameters
 from .engine.values import described, flag, listed, number, one_of
+from .stacks import stack as stack
+from .stacks import unstack as unstack
 
 
 def siren(
@@ -67,7 +69,7 @@ def siren(
         torch.Size([4, 5, 1])
     """
     net = _prepare(x, weights, biases, omegas, outermost_linear, precision)
-    y = ops.value_fwd(net.x, *net.params, backend=net.backend)
+    y = ops.value_fwd(net.rows(), *net.params, backend=net.backend)
     return _unflatten([y], net)[0]
 
 
@@ -116,7 +118,7 @@ def jet(
     directions = _seeds("directions", directions, (None, net.x.shape[-1]), net)
     count = directions.shape[-2]
     forms = net.x.new_zeros(0, count, count) if forms is None else _seeds("forms", forms, (None, count, count), net)
-    return Jet(*_unflatten(ops.jet_fwd(net.x, directions, forms, *net.params, backend=net.backend), net))
+    return Jet(*_unflatten(ops.jet_fwd(net.rows(), directions, forms, *net.params, backend=net.backend), net))
 
 
 def adjoint(
@@ -157,7 +159,7 @@ def adjoint(
     """
     net = _prepare(x, weights, biases, omegas, outermost_linear, precision)
     combinations = _combinations(combinations, net)
-    return Adjoint(*_unflatten(ops.adjoint_fwd(net.x, combinations, *net.params, backend=net.backend), net))
+    return Adjoint(*_unflatten(ops.adjoint_fwd(net.rows(), combinations, *net.params, backend=net.backend), net))
 
 
 def sandwich(
@@ -205,7 +207,7 @@ def sandwich(
     else:
         directions = _seeds("directions", directions, (None, inputs), net)
     combinations = _combinations(combinations, net)
-    results = ops.sandwich_fwd(net.x, directions, combinations, *net.params, backend=net.backend)
+    results = ops.sandwich_fwd(net.rows(), directions, combinations, *net.params, backend=net.backend)
     return Sandwich(*_unflatten(results, net))
 
 
@@ -221,7 +223,7 @@ def loss(
     reduction: str = "mean",
     outermost_linear: bool = True,
     precision: str | None = None,
-) -> Tensor:  # []
+) -> Tensor:  # [], or [G]
     """A loss on a network; where only parameters are differentiated, their gradients come out of the same pass.
 
     Args:
@@ -233,12 +235,12 @@ def loss(
         biases: one [n_out] per layer; None, in place of one or of all, means zeros.
         omegas: one float per sine layer.
         weight: w, one number per point [...]; None means 1.
-        reduction: "mean" divides by N O, "sum" does not.
+        reduction: "mean" divides by N O, "sum" does not, both over all networks; "per_network" is the mean of each.
         outermost_linear: False makes the last layer a sine layer too; it then has an omega.
         precision: "fp32", "tf32", "fp16" or "bf16"; None for the one in force.
 
     Returns:
-        The loss, a scalar.
+        The loss, a scalar; [G] for "per_network" of G networks.
 
     Raises:
         TypeError: an argument is no tensor, or dtypes differ.
@@ -260,21 +262,38 @@ def loss(
     target = _target(kind, target, net)
     weight = None if weight is None else _per_point("weight", weight, (), net)
     others = [tensor for tensor in (net.x, target, weight) if tensor is not None]
+    # Each network by itself: a mean of means is the mean, as all have as many points.
+    each = "sum" if reduction == "sum" else "mean"
     if ops.fusible() and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in others)):
-        found = ops.loss_fwd(kind, net.x, target, weight, *net.params, reduction=reduction, backend=net.backend)
+        x = net.rows_once()
+        found = ops.loss_fwd(kind, x, target, weight, *net.params, reduction=each, backend=net.backend)
     else:
-        found = composed_loss(kind, ops.table(net.backend), net.x, target, weight, *net.params, reduction=reduction)
-    # One number of many networks.
-    return found if found.ndim == 0 else found.mean() if reduction == "mean" else found.sum()
+        found = composed_loss(kind, ops.table(net.backend), net.rows(), target, weight, *net.params, reduction=each)
+    if found.ndim == 0 or reduction == "per_network":
+        return found
+    return found.mean() if reduction == "mean" else found.sum()
 
 
 class _Network(NamedTuple):
-    """Arguments of a call after the checks, points in rows."""
+    """Arguments of a call after the checks."""
 
-    x: Tensor  # [N, D]
+    x: Tensor
+    """As given; networks may share them."""
     leading: tuple[int, ...]
+    """Leading shape of the results."""
     params: tuple[list[Tensor], list[Tensor], list[float]]
     backend: str
+
+    def rows(self) -> Tensor:
+        """Points of all networks, [N, D]."""
+        if self.x.ndim == 2 and len(self.leading) == 1:
+            return self.x
+        return self.x.expand(*self.leading, -1).reshape(prod(self.leading), self.x.shape[-1])
+
+    def rows_once(self) -> Tensor:
+        """The same, but [1, N / G, D] where G networks share the points."""
+        count = prod(self.x.shape[:-1])
+        return self.rows() if count == prod(self.leading) else self.x.reshape(1, count, self.x.shape[-1])
 
 
 def _prepare(
@@ -305,10 +324,9 @@ def _prepare(
     # A comparison, which NaN fails: the compiler cannot trace math.isfinite of a number that it keeps symbolic.
     if not all(abs(factor) < inf for factor in factors):
         raise ValueError(f"omegas: got {factors}, expected finite numbers")
-    x = per_network(coordinates(x, weights[0]), networks)
+    x = coordinates(x, weights[0])
     backend = backends.resolve(None, x.device, x.dtype, precision)
-    rows = x if x.ndim == 2 else x.reshape(prod(x.shape[:-1]), x.shape[-1])
-    return _Network(rows, tuple(x.shape[:-1]), (weights, full, factors), backend)
+    return _Network(x, tuple(per_network(x, networks).shape[:-1]), (weights, full, factors), backend)
 
 
 def _unflatten(results: Sequence[Tensor], net: _Network) -> Sequence[Tensor]:
@@ -357,7 +375,7 @@ def _broadcast(name: str, given: Tensor, split: int, net: _Network) -> Tensor:
         raise ValueError(
             f"{name}: got shape {tuple(given.shape)}, expected leading dimensions that broadcast to {net.leading}"
         ) from None
-    return full.reshape(net.x.shape[0], *core)
+    return full.reshape(prod(net.leading), *core)
 
 
 def _target(kind: str, target: Tensor | None, net: _Network) -> Tensor | None:

@@ -1,7 +1,9 @@
 """Fused losses: the loss and its parameter gradients in one pass over the points, so nothing is kept for backward.
 
 N points, O outputs, D inputs; w are the weights of the points, 1 when not given; a mean divides by N O. `net` is a
-fastsiren.Siren or any module with a method `siren_parameters` (fastsiren.engine.network).
+fastsiren.Siren, any module with a method `siren_parameters` (fastsiren.engine.network), or many networks as
+`fastsiren.functional.stack` puts them together: coordinates are then [N, D] shared by all, or [G, ..., D], targets and
+weights have the axis of networks in front, and the reduction "per_network" gives the mean of each, [G].
 """
 
 from torch import Tensor
@@ -21,10 +23,10 @@ def value_mse(
         x: coordinates [..., D].
         target: values [..., O].
         weight: one number per point, [...]; None means 1.
-        reduction: "mean" divides by N O, "sum" does not.
+        reduction: "mean" divides by N O, "sum" does not; "per_network" is the mean of each of many networks.
 
     Returns:
-        The loss, a scalar.
+        The loss, a scalar; [G] for "per_network" of G networks.
 
     Raises:
         TypeError: `net` is no SIREN, or an argument is of the wrong type.
@@ -53,10 +55,10 @@ def gradient_mse(
         x: coordinates [..., D].
         target: Jacobians [..., O, D].
         weight: one number per point, [...]; None means 1.
-        reduction: "mean" divides by N O, "sum" does not.
+        reduction: "mean" divides by N O, "sum" does not; "per_network" is the mean of each of many networks.
 
     Returns:
-        The loss, a scalar.
+        The loss, a scalar; [G] for "per_network" of G networks.
 
     Raises:
         TypeError: `net` is no SIREN, or an argument is of the wrong type.
@@ -84,10 +86,10 @@ def laplacian_mse(
         x: coordinates [..., D].
         target: Laplacians [..., O].
         weight: one number per point, [...]; None means 1.
-        reduction: "mean" divides by N O, "sum" does not.
+        reduction: "mean" divides by N O, "sum" does not; "per_network" is the mean of each of many networks.
 
     Returns:
-        The loss, a scalar.
+        The loss, a scalar; [G] for "per_network" of G networks.
 
     Raises:
         TypeError: `net` is no SIREN, or an argument is of the wrong type.
@@ -111,10 +113,10 @@ def eikonal(net: SirenModule, x: Tensor, *, weight: Tensor | None = None, reduct
         net: the network.
         x: coordinates [..., D].
         weight: one number per point, [...]; None means 1.
-        reduction: "mean" divides by N O, "sum" does not.
+        reduction: "mean" divides by N O, "sum" does not; "per_network" is the mean of each of many networks.
 
     Returns:
-        The loss, a scalar.
+        The loss, a scalar; [G] for "per_network" of G networks.
 
     Raises:
         TypeError: `net` is no SIREN, or an argument is of the wrong type.

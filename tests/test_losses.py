@@ -51,7 +51,7 @@ def exact_loss(
     assert terms.shape == (len(x), net.out_features)
     if weight is not None:
         terms = weight[:, None] * terms
-    return terms.sum() / (terms.numel() if reduction == "mean" else 1)
+    return terms.sum() / (1 if reduction == "sum" else terms.numel())
 
 
 @kinds

@@ -17,7 +17,7 @@ from torch import Tensor
 from .network import networks_of
 
 KINDS = ("value", "gradient", "laplacian", "eikonal")
-REDUCTIONS = ("mean", "sum")
+REDUCTIONS = ("mean", "sum", "per_network")
 
 
 def composed_loss(

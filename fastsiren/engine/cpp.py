@@ -96,10 +96,10 @@ def _net(weights: Sequence[Tensor], biases: Sequence[Tensor], omegas: Sequence[f
     widths = [weights[0].shape[-1], *(weight.shape[-2] for weight in weights)]
     W = _parameters("weights", weights, dtype, [(*axis, n, m) for m, n in itertools.pairwise(widths)])
     b = _parameters("biases", biases, dtype, [(*axis, n) for n in widths[1:]])
-    addresses = [[tensor.data_ptr() for tensor in group] for group in (W, b)]
-    steps = [[tensor.stride(0) if axis else 0 for tensor in group] for group in (W, b)]
+    W_at, b_at = ([tensor.data_ptr() for tensor in group] for group in (W, b))
+    W_steps, b_steps = ([tensor.stride(0) if axis else 0 for tensor in group] for group in (W, b))
     networks = axis[0] if axis else 1
-    args = _C.NetArgs(networks, *addresses, *steps, widths, [float(omega) for omega in omegas])
+    args = _C.NetArgs(networks, W_at, b_at, W_steps, b_steps, widths, [float(omega) for omega in omegas])
     return _Net(dtype, tuple(axis), W, b, args)
 
 
