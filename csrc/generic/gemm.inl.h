@@ -156,5 +156,6 @@ void weight_grad(const Planes<typename V::T>& left, int64_t rows, const Planes<t
   int64_t k = 0;
   for (; columns - k > (V::WV - 1) * V::L; k += V::WV * V::L)
     outer_columns<V, V::WV>(left, rows, right, k, channels, transposed, dW, stride);
+  for (; columns - k > V::L; k += 2 * V::L) outer_columns<V, 2>(left, rows, right, k, channels, transposed, dW, stride);
   for (; columns - k > 0; k += V::L) outer_columns<V, 1>(left, rows, right, k, channels, transposed, dW, stride);
 }
