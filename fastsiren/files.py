@@ -1,17 +1,19 @@
 """Input files that are what they should be, and output files that appear complete or not at all.
 
-An output is written beside its final place under a temporary name, flushed to disk and renamed. A lock file keeps a
-second writer out. Both helpers vanish when the work ends; after a kill they stay, and the next writer takes them over.
+An output is written beside its final place under a temporary name, flushed to disk and renamed; it has the permissions
+of the file that it replaces. A lock file keeps a second writer out. Both helpers vanish when the work ends; after a
+kill they stay, and the next writer takes them over.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from .faults import InputError, OutputError, UsageError, from_os_error
 
@@ -178,9 +180,45 @@ def _sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
+class _Output(io.FileIO):
+    """The temporary file of an output; where it cannot be written, the error names the output."""
+
+    def __init__(self, descriptor: int, path: Path) -> None:
+        super().__init__(descriptor, "wb")
+        self.name = str(path)
+
+    def write(self, data: Any) -> int:
+        with _reported(self.name):
+            return super().write(data)
+
+
+@contextmanager
+def _reported(path: str) -> Iterator[None]:
+    """Say which file it is that the system could not write."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        raise from_os_error(error, path, "write") from None
+
+
+def _open_part(part: Path, mode: int | None) -> int:
+    """Open the temporary file of an output that replaces a file of some mode, None for none."""
+    part.unlink(missing_ok=True)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+    # What nobody else could read is not to be readable on its way either.
+    descriptor = os.open(part, flags | getattr(os, "O_BINARY", 0), 0o666 if mode is None else 0o600)
+    if mode is not None and os.fstat(descriptor).st_mode & 0o777 != mode & 0o777:
+        os.fchmod(descriptor, mode & 0o777)
+    return descriptor
+
+
 @contextmanager
 def atomic_output(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """A binary file that takes the place of `path` when the block ends well, and leaves no trace when it does not.
+
+    It gets the permissions of a file that it replaces; errors that the block raises pass through as they are.
 
     Args:
         path: Where the file is to appear. Call it under `output_lock` when other processes may write it too.
@@ -200,21 +238,18 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     # A link is written through: its target is replaced, the link stays.
     path = Path(os.path.realpath(path))
     part = _beside(path, "part")
-    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+    with _reported(str(path)):
+        descriptor = _open_part(part, _mode(path))
     try:
-        descriptor = os.open(part, flags | getattr(os, "O_BINARY", 0), 0o666)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                yield file
-                file.flush()
+        with io.BufferedWriter(_Output(descriptor, path)) as file:
+            yield file
+            file.flush()
+            with _reported(str(path)):
                 os.fsync(file.fileno())
+        with _reported(str(path)):
             os.replace(part, path)
             _sync_directory(path.parent)
-        except BaseException:
-            with suppress(OSError):
-                part.unlink()
-            raise
-    except OutputError:
+    except BaseException:
+        with suppress(OSError):
+            part.unlink()
         raise
-    except OSError as error:
-        raise from_os_error(error, str(path), "write") from None

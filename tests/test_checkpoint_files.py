@@ -1,7 +1,6 @@
 """Checkpoint files: complete or not there, and never a silent wrong tensor."""
 
 import json
-import os
 import random
 
 import numpy as np
@@ -10,8 +9,7 @@ import torch
 
 import fastsiren
 from fastsiren import tensorfile
-from fastsiren.faults import InputError, NoSpaceError, OutputError
-from fastsiren.files import atomic_output, check_output, output_lock
+from fastsiren.faults import InputError
 from fastsiren.fit import checkpoint
 from fastsiren.images import Picture
 from fastsiren.problems import image
@@ -287,72 +285,6 @@ def test_a_pickled_payload_is_refused_and_does_not_run(tmp_path):
     with pytest.raises(InputError):
         checkpoint.load(path)
     assert not canary.exists()
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_other(saved):
-    path, _, data = saved
-    with pytest.raises(RuntimeError, match="midway"), atomic_output(path) as file:
-        file.write(b"half")
-        raise RuntimeError("midway")
-    assert path.read_bytes() == data
-    assert os.listdir(path.parent) == [path.name]
-
-
-def test_a_link_is_written_through(tmp_path):
-    (tmp_path / "real").write_bytes(b"old")
-    (tmp_path / "link").symlink_to("real")
-    with atomic_output(tmp_path / "link") as file:
-        file.write(b"new")
-    assert (tmp_path / "link").is_symlink()
-    assert (tmp_path / "real").read_bytes() == b"new"
-
-
-def test_output_paths_that_cannot_work_are_refused_at_once(tmp_path):
-    (tmp_path / "old").write_bytes(b"old")
-    cases = [
-        (tmp_path, "directory"),
-        (tmp_path / "old", "--overwrite"),
-        (tmp_path / "none" / "a", "does not exist"),
-        (tmp_path / "old" / "a", "old"),
-        (tmp_path / ("x" * 300), "too long"),
-        ("a\0b", "null"),
-        ("/dev/null", "not a regular file"),
-    ]
-    for path, words in cases:
-        with pytest.raises(OutputError, match=words):
-            check_output(path, overwrite=False)
-    assert check_output(tmp_path / "old", overwrite=True) == tmp_path / "old"
-
-
-def test_a_second_writer_is_refused_and_stale_files_are_swept(tmp_path):
-    path = tmp_path / "out"
-    (tmp_path / ".out.part").write_bytes(b"left by a kill")
-    (tmp_path / ".out.lock").write_bytes(b"")
-    with output_lock(path):
-        assert not (tmp_path / ".out.part").exists()
-        # A lock belongs to the open file, so a second opening stands for a second process.
-        with pytest.raises(OutputError, match=r"another process.*\.out\.lock"), output_lock(path):
-            pass
-        assert (tmp_path / ".out.lock").exists()
-    assert os.listdir(tmp_path) == []
-    with output_lock(path):
-        pass
-
-
-def test_no_space_left_is_a_fault_of_its_own_and_keeps_the_old_file(tmp_path):
-    """A file size limit stands in for a full disk; the write fails half way either way."""
-    resource = pytest.importorskip("resource")
-    (tmp_path / "out").write_bytes(b"old")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
-    try:
-        with pytest.raises(NoSpaceError, match="size limit") as caught, atomic_output(tmp_path / "out") as file:
-            file.write(bytes(100_000))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert caught.value.exit_code == 5
-    assert os.listdir(tmp_path) == ["out"]
-    assert (tmp_path / "out").read_bytes() == b"old"
 
 
 def test_descriptions_are_plain_json(saved):

@@ -13,7 +13,7 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
-from ..faults import NoSpaceError, UsageError, is_no_space
+from ..faults import NoSpaceError, UsageError, from_os_error, is_no_space
 from ..png import MAX_SIDE, PngWriter
 from ..tensorfile import Array
 from .tiff import tiff_header
@@ -199,7 +199,7 @@ def _reserve(file: IO[bytes], total: int) -> None:
         except OSError as error:
             # Pipes and some file systems cannot reserve; a real shortage still shows when the bytes are written.
             if is_no_space(error):
-                raise
+                raise from_os_error(error, str(file.name), "write") from None
 
 
 def _refuse_without_space(file: IO[bytes], total: int) -> None:
