@@ -190,6 +190,8 @@ def test_hypernetworks(kind):
     expected = plain.SingleBVPNet(3)({"coords": coords}, params)["model_out"]
     assert torch.allclose(net({"embedding": embedding, "coords": coords})["model_out"], expected, atol=1e-3)
     assert torch.allclose(result["model_out"], expected, atol=1e-3)
+    for named in (given, {"embedding": embedding}):
+        assert torch.allclose(fastsiren.value_and_jacobian(net.conditioned(named), coords).value, expected, atol=1e-3)
     assert next(net.hypo_net.parameters()).requires_grad
     result["model_out"].square().mean().backward()
     assert all(p.grad is None for p in net.hypo_net.parameters())

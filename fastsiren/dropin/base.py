@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .. import functional
 from ..engine.network import Parameters
 from ..engine.values import number
-from ..modulation import modulated
+from ..modulation import Conditioned, modulated
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -42,8 +42,8 @@ class FusedSiren(nn.Module):
         """The layers, first to last."""
         raise NotImplementedError(f"{type(self).__name__}.siren_layers")
 
-    def siren_parameters(self, params: Mapping[str, Tensor] | None = None) -> Parameters:
-        """The network as it is now; what every operator of fastsiren asks a module for.
+    def siren_parameters(self, params: Mapping[str, Tensor] | None = None) -> Conditioned:
+        """The network as it is now; what every operator of fastsiren asks a module for, and takes itself.
 
         Args:
             params: takes the place of the module's own parameters, under the names of the state dict; weights may be
@@ -65,6 +65,16 @@ class FusedSiren(nn.Module):
             return params[weight], params.get(bias) if linear.bias is None else params[bias]
 
         return find
+
+    def modulate(self, **modulations: Sequence[Tensor | None]) -> Conditioned:
+        """The network with modulations [H], [B, H] or [B, 1, H] per layer; one for a last sine layer may be missing.
+
+        Raises:
+            ValueError: one of them differs between the points of a network.
+        """
+        params = self.siren_parameters()
+        rows = {name: [_per_network(name, e) for e in entries] for name, entries in modulations.items()}
+        return modulated(params, **_completed(params, rows))
 
     def evaluate(self, x: Tensor, **modulations: Sequence[Tensor | None]) -> Tensor:  # [..., D] -> [..., O]
         """Evaluate the network, with modulations as `evaluate_modulated` takes them."""
@@ -132,8 +142,8 @@ def spell(
     layers: Sequence[Layer],
     precision: str | None = None,
     find: Callable[[Any], tuple[Tensor, Tensor | None]] | None = None,
-) -> Parameters:
-    """Layers as Parameters, with offsets inside biases and zeros for biases that are not there.
+) -> Conditioned:
+    """Layers as a network, with offsets inside biases and zeros for biases that are not there.
 
     Args:
         layers: first to last.
@@ -151,7 +161,7 @@ def spell(
     linear_last = layers[-1].omega is None
     if len(omegas) != len(layers) - linear_last:
         raise TypeError("layers: got a linear layer before the last one, expected sine layers there")
-    return Parameters(weights, biases, omegas, linear_last, precision)
+    return Conditioned(weights, biases, omegas, linear_last, precision)
 
 
 def evaluate(x: Tensor, params: Parameters) -> Tensor:  # [..., D] -> [..., O]
@@ -169,7 +179,7 @@ def evaluate(x: Tensor, params: Parameters) -> Tensor:  # [..., D] -> [..., O]
 
 
 def evaluate_modulated(x: Tensor, params: Parameters, **modulations: Sequence[Tensor | None]) -> Tensor:
-    """Evaluate m sin(omega (s (W h + b) + t) + phi) per sine layer, with lists scale, shift, phase and gain.
+    """Evaluate m sin(alpha (s (W h + b) + t) + phi) per sine layer, with lists as `modulated` takes them.
 
     Each entry broadcasts against the result [..., H] of its layer, or is None. Where entries are the same for all
     points of a network, [H] or [B, 1, H] for x [B, N, D], the network is evaluated in one pass; else layer by layer.
@@ -177,14 +187,31 @@ def evaluate_modulated(x: Tensor, params: Parameters, **modulations: Sequence[Te
     if not modulations:
         return evaluate(x, params)
     widths = [weight.shape[-2] for weight in params.weights]
+    full = _completed(params, modulations)
     folded = {
         name: [_folded(entry, x, width) for entry, width in zip(entries, widths, strict=False)]
-        for name, entries in modulations.items()
+        for name, entries in full.items()
     }
     if any(entry is NotImplemented for entries in folded.values() for entry in entries):
-        return _layer_by_layer(x, params, modulations)
-    weights, biases = modulated(params.weights, params.biases, params.omegas, **folded)
-    return evaluate(x, params._replace(weights=weights, biases=[b for b in biases if b is not None]))
+        return _layer_by_layer(x, params, full)
+    return evaluate(x, modulated(Conditioned(*params), **folded))
+
+
+def _completed(
+    params: Parameters, modulations: Mapping[str, Sequence[Tensor | None]]
+) -> dict[str, list[Tensor | None]]:
+    """One entry per sine layer, where those at the end may have been left out."""
+    count = len(params.omegas)
+    return {name: [*entries, *[None] * (count - len(entries))] for name, entries in modulations.items()}
+
+
+def _per_network(name: str, entry: Tensor | None) -> Tensor | None:
+    """A modulation as [H] or [B, H]."""
+    if entry is None or entry.ndim < 3:
+        return entry
+    if any(size != 1 for size in entry.shape[1:-1]):
+        raise ValueError(f"{name}: got shape {tuple(entry.shape)}, expected (B, 1, H): the same for all points")
+    return entry.flatten(0, -2)
 
 
 def _folded(entry: Tensor | None, x: Tensor, width: int) -> Any:
@@ -204,9 +231,9 @@ def _layer_by_layer(x: Tensor, params: Parameters, modulations: Mapping[str, Seq
         if l == len(params.omegas):
             break
         here = {name: entries[l] for name, entries in modulations.items()}
-        scale, shift, phase, gain = (here.get(name) for name in ("scale", "shift", "phase", "gain"))
+        alpha, scale, shift, phase, gain = (here.get(name) for name in ("frequency", "scale", "shift", "phase", "gain"))
         h = h if scale is None else h * scale
-        h = params.omegas[l] * (h if shift is None else h + shift)
+        h = (params.omegas[l] if alpha is None else alpha) * (h if shift is None else h + shift)
         h = torch.sin(h if phase is None else h + phase)
         h = h if gain is None else h * gain
     return h

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..modulation import Conditioned
 from . import coin
-from .base import FusedSiren, Layer, omega_of
+from .base import FusedSiren, Layer, evaluate, omega_of
 from .lucidrains import Sine
 
 __all__ = ["Bias", "LatentToModulation", "ModulatedSiren", "Sine", "Siren", "SirenLayer"]
@@ -179,21 +180,30 @@ class ModulatedSiren(Siren):
                 with torch.no_grad():
                     self.modulation_net.bias[:scales] = 1
 
-    def modulated_forward(self, x: Tensor, latent: Tensor) -> Tensor:  # [B, ..., D], [B, latent_dim] -> [B, ..., O]
-        """Evaluate one network per latent.
+    def conditioned(self, latent: Tensor) -> Conditioned:
+        """One network per latent, which every operator takes.
 
         Args:
-            x: coordinates of each network, [B, ..., D].
             latent: [B, latent_dim], or the modulations [B, num_modulations] without use_latent.
         """
-        pieces = self.modulation_net(latent).unsqueeze(1).split(self.dim_hidden, -1)
+        pieces = self.modulation_net(latent).split(self.dim_hidden, -1)
         sines = self.num_layers - 1
         modulations = {}
         if self.modulate_scale:
             modulations["scale"] = [scale + 1.0 for scale in pieces[:sines]]
         if self.modulate_shift:
             modulations["shift"] = list(pieces[-sines:])
-        return self.evaluate(x.reshape(len(x), -1, x.shape[-1]), **modulations).reshape(*x.shape[:-1], self.dim_out)
+        return self.modulate(**modulations)
+
+    def modulated_forward(self, x: Tensor, latent: Tensor) -> Tensor:  # [B, ..., D], [B, latent_dim] -> [B, ..., O]
+        """Evaluate one network per latent.
+
+        Args:
+            x: coordinates of each network, [B, ..., D].
+            latent: as in `conditioned`.
+        """
+        rows = x.reshape(len(x), -1, x.shape[-1])
+        return evaluate(rows, self.conditioned(latent)).reshape(*x.shape[:-1], self.dim_out)
 
 
 class LatentToModulation(nn.Module):

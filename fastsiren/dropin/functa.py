@@ -11,9 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..engine.network import Parameters
 from ..init import initialize
-from ..modulation import modulated
+from ..modulation import Conditioned, modulated
 from .base import FusedSiren, Layer, evaluate
 from .meta import Params
 
@@ -57,15 +56,13 @@ class _Modulated(FusedSiren):
         """The layers without modulations, first to last."""
         return [*(Layer(linear, self.w0) for linear in self.net[:-1]), Layer(self.net[-1], None, OFFSET)]
 
-    def siren_parameters(self, params: Params | None = None) -> Parameters:
+    def siren_parameters(self, params: Params | None = None) -> Conditioned:
         """The modulated network as it is now.
 
         Args:
             params: takes the place of the module's own weights and biases, not of its modulations.
         """
-        base = super().siren_parameters(params)
-        weights, biases = modulated(base.weights, base.biases, base.omegas, **self.modulations())
-        return base._replace(weights=weights, biases=biases)  # type: ignore[arg-type]
+        return modulated(super().siren_parameters(params), **self.modulations())
 
     def forward(self, coords: Tensor) -> Tensor:  # [..., D] -> [..., O]
         """Evaluate the modulated network."""
@@ -202,6 +199,10 @@ class LatentModulatedSiren(_Modulated):
         """Lists scale and shift of the module's own latent, one entry [H] per sine layer."""
         return self.latent_to_modulation(self.latent)
 
+    def conditioned(self, latent: Tensor) -> Conditioned:  # [B, latent_dim]
+        """One network per latent, which every operator takes."""
+        return modulated(FusedSiren.siren_parameters(self), **self.latent_to_modulation(latent))
+
     def modulated_forward(self, coords: Tensor, latent: Tensor) -> Tensor:  # [B, N, D], [B, latent_dim] -> [B, N, O]
         """Evaluate one network per latent.
 
@@ -209,6 +210,4 @@ class LatentModulatedSiren(_Modulated):
             coords: coordinates of each network, or [N, D] for all of them.
             latent: [B, latent_dim].
         """
-        base = FusedSiren.siren_parameters(self)
-        weights, biases = modulated(base.weights, base.biases, base.omegas, **self.latent_to_modulation(latent))
-        return evaluate(coords, base._replace(weights=weights, biases=biases))  # type: ignore[arg-type]
+        return evaluate(coords, self.conditioned(latent))

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..engine.network import Parameters
+from ..modulation import Conditioned
 from .base import Layer, WithLastLayer, draw, omega_of, siren_bound
 from .meta import Params
 
@@ -129,7 +129,7 @@ class SirenNet(WithLastLayer):
         """The sine layers."""
         return [Layer(layer, omega_of(layer.activation)) for layer in self.layers]
 
-    def siren_parameters(self, params: Params | None = None) -> Parameters:
+    def siren_parameters(self, params: Params | None = None) -> Conditioned:
         """The network as it is now.
 
         Raises:
@@ -143,6 +143,23 @@ class SirenNet(WithLastLayer):
     def _drops(self) -> bool:
         return any(module.training and module.p for module in self.modules() if isinstance(module, nn.Dropout))
 
+    def conditioned(self, mods: Tensor | Sequence[Tensor]) -> Conditioned:
+        """The modulated network, which every operator takes.
+
+        Args:
+            mods: as in `forward`, each [H], or [B, H] or [B, 1, H] for B networks.
+
+        Raises:
+            ValueError: there are not as many modulations as sine layers, or one differs between points.
+        """
+        return self.modulate(gain=self._gain(mods))
+
+    def _gain(self, mods: Tensor | Sequence[Tensor]) -> list[Any]:
+        gain = list(mods) if isinstance(mods, tuple) else [mods] * self.num_layers
+        if len(gain) != self.num_layers:
+            raise ValueError(f"mods: got {len(gain)} of them, expected {self.num_layers}, one per sine layer")
+        return gain
+
     def forward(self, x: Tensor, mods: Tensor | Sequence[Tensor] | None = None) -> Tensor:  # [..., D] -> [..., O]
         """Evaluate the network.
 
@@ -154,11 +171,7 @@ class SirenNet(WithLastLayer):
         Raises:
             ValueError: there are not as many modulations as sine layers.
         """
-        gain: list[Any] | None = None
-        if mods is not None:
-            gain = list(mods) if isinstance(mods, tuple) else [mods] * self.num_layers
-        if gain is not None and len(gain) != self.num_layers:
-            raise ValueError(f"mods: got {len(gain)} of them, expected {self.num_layers}, one per sine layer")
+        gain = None if mods is None else self._gain(mods)
         if not self._drops():
             return self.evaluate(x) if gain is None else self.evaluate(x, gain=gain)
         for i, layer in enumerate(self.layers):
@@ -228,15 +241,25 @@ class SirenWrapper(nn.Module):
         grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 2)
         self.register_buffer("grid", grid, persistent=persistent_grid)
 
-    def siren_parameters(self) -> Parameters:
+    def siren_parameters(self) -> Conditioned:
         """The network as it is now.
 
         Raises:
             TypeError: the network is modulated by latents.
         """
         if self.modulator is not None:
-            raise TypeError("net: is modulated by latents, so there is no one network; use wrapper.net(x, mods)")
+            raise TypeError("net: is modulated by latents, so there is no one network; use wrapper.conditioned(latent)")
         return self.net.siren_parameters()
+
+    def conditioned(self, latent: Tensor) -> Conditioned:  # [latent_dim] or [B, latent_dim]
+        """The network of a latent, or one per latent, which every operator takes.
+
+        Raises:
+            TypeError: the network is not modulated by latents.
+        """
+        if self.modulator is None:
+            raise TypeError("latent: got one, but latent_dim was not given; use wrapper itself")
+        return self.net.conditioned(self.modulator(latent))
 
     def forward(self, img: Tensor | None = None, *, latent: Tensor | None = None) -> Tensor:
         """The image (B, C, H, W), with B = 1 without a batch of latents, or its mean squared error to another one.

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from ..modulation import Conditioned
 from .base import SineLayer as _SineLayer
 from .base import SineStack, evaluate, linear_last, siren_bound, stack
 from .meta import BatchLinear, MetaModule, Params
@@ -92,6 +93,23 @@ class Siren(SineStack, MetaModule):
         """
         return evaluate(coords, self.siren_parameters(params))
 
+    def conditioned(self, film: Sequence[Mapping[str, Tensor]]) -> Conditioned:
+        """The network with FiLM, which every operator takes.
+
+        Args:
+            film: as in `forward_with_film`, each [H], or [B, H] or [B, 1, H] for B networks.
+
+        Raises:
+            ValueError: there are fewer dicts than modulated layers, or one differs between points.
+        """
+        return self.modulate(**self._film(film))
+
+    def _film(self, film: Sequence[Mapping[str, Tensor]]) -> dict[str, list[Tensor]]:
+        count = len(self.net) - 1
+        if len(film) < count:
+            raise ValueError(f"film: got {len(film)} of them, expected {count} or more, one per layer but the last")
+        return {"scale": [layer["gamma"] for layer in film[:count]], "phase": [layer["beta"] for layer in film[:count]]}
+
     def forward_with_film(self, coords: Tensor, film: Sequence[Mapping[str, Tensor]]) -> Tensor:
         """Evaluate with sin(gamma omega_0 z + beta) in all layers but the last.
 
@@ -103,10 +121,4 @@ class Siren(SineStack, MetaModule):
         Raises:
             ValueError: there are fewer dicts than modulated layers.
         """
-        modulated = len(self.net) - 1
-        if len(film) < modulated:
-            raise ValueError(f"film: got {len(film)} of them, expected {modulated} or more, one per layer but the last")
-        plain = [None] * (len(self.siren_parameters().omegas) - modulated)
-        scale = [layer["gamma"] for layer in film[:modulated]]
-        phase = [layer["beta"] for layer in film[:modulated]]
-        return self.evaluate(coords, scale=[*scale, *plain], phase=[*phase, *plain])
+        return self.evaluate(coords, **self._film(film))

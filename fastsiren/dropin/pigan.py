@@ -3,7 +3,7 @@
 Kept: frequencies 15 g + 30; 25 in the bounds of initial weights; `output_dim` is ignored, by SPATIALSIRENBASELINE
 `input_dim` too, which takes 3 inputs scaled by 2 / 0.24; results are rgb, then density. The eight FiLM layers are one
 fused pass per batch, with frequencies and phases folded into weights per sample; the heads are plain torch. What such a
-network evaluates depends on the noise, so it has no `siren_parameters`.
+network evaluates depends on the noise, so it has no `siren_parameters`; `conditioned` gives the densities of noise.
 """
 
 from collections.abc import Callable
@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .base import FusedSiren, Layer, draw, evaluate_modulated, refuse_hooks, siren_bound, spell
+from ..modulation import Conditioned, modulated
+from .base import FusedSiren, Layer, draw, evaluate, refuse_hooks, siren_bound, spell
 
 __all__ = ["CustomMappingNetwork", "FiLMLayer", "SPATIALSIRENBASELINE", "TALLSIREN", "UniformBoxWarp"]
 
 OMEGA = 30.0
-"""The mean frequency, which scales the derivatives inside a pass; folding makes results independent of it."""
+"""The mean frequency, in whose place those of the noise come."""
 
 
 class FiLMLayer(nn.Module):
@@ -136,7 +137,21 @@ class TALLSIREN(FusedSiren):
         Raises:
             TypeError: always, when asked for as the layers of one network.
         """
-        raise TypeError("net: is modulated by noise, so there is no one network; evaluate it by its forward")
+        raise TypeError("net: is modulated by noise, so there is no one network; use net.conditioned(z) for densities")
+
+    def conditioned(self, z: Tensor) -> Conditioned:  # [B, z_dim]
+        """The densities of each noise as a network with one output, which every operator takes."""
+        frequencies, phase_shifts = self.mapping_network(z)
+        return self._film(frequencies, phase_shifts, Layer(self.final_layer, None))
+
+    def _film(self, frequencies: Tensor, phase_shifts: Tensor, *last: Layer) -> Conditioned:
+        """The FiLM layers at g [B, 9 H] and phases [B, 9 H], with another layer behind them."""
+        refuse_hooks(self)
+        trunk = spell([*(Layer(film.layer, OMEGA) for film in self.network), *last], self.precision)
+        frequency, phase = (
+            list(rows.split(self.hidden_dim, -1)[:-1]) for rows in (frequencies * 15 + 30, phase_shifts)
+        )  # fmt: skip
+        return modulated(trunk, frequency=frequency, phase=phase)
 
     def forward(self, input: Tensor, z: Tensor, ray_directions: Tensor, **kwargs: Any) -> Tensor:
         """Colours and densities of the scenes of some noise.
@@ -165,13 +180,9 @@ class TALLSIREN(FusedSiren):
             ray_directions: [B, N, 3].
             kwargs: not used.
         """
-        refuse_hooks(self)
-        freq = (frequencies * 15 + 30).split(self.hidden_dim, -1)
-        phase = phase_shifts.split(self.hidden_dim, -1)
-        trunk = spell([Layer(film.layer, OMEGA) for film in self.network], self.precision)
-        scale = [f.unsqueeze(1) / OMEGA for f in freq[:-1]]
-        x = evaluate_modulated(input, trunk, scale=scale, phase=[p.unsqueeze(1) for p in phase[:-1]])
-        color = self.color_layer_sine(torch.cat([ray_directions, x], -1), freq[-1], phase[-1])
+        x = evaluate(input, self._film(frequencies, phase_shifts))
+        freq, phase = (rows[..., -self.hidden_dim :] for rows in (frequencies * 15 + 30, phase_shifts))
+        color = self.color_layer_sine(torch.cat([ray_directions, x], -1), freq, phase)
         return torch.cat([self.color_layer_linear(color), self.final_layer(x)], -1)
 
 
@@ -198,6 +209,12 @@ class SPATIALSIRENBASELINE(TALLSIREN):
     @staticmethod
     def _color_head(hidden_dim: int) -> nn.Sequential:
         return nn.Sequential(nn.Linear(hidden_dim, 3))
+
+    def conditioned(self, z: Tensor) -> Conditioned:  # [B, z_dim]
+        """The densities of each noise as a network with one output, which every operator takes."""
+        found = super().conditioned(z)
+        first, *others = found.weights
+        return found._replace(weights=[first * self.gridwarper.scale_factor, *others])
 
     def forward_with_frequencies_phase_shifts(
         self, input: Tensor, frequencies: Tensor, phase_shifts: Tensor, ray_directions: Tensor, **kwargs: Any

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...modulation import Conditioned
 from ..meta import MetaModule
 from .encoders import ConvImgEncoder, PartialConvImgEncoder, SetEncoder
 from .modules import FCBlock, SingleBVPNet
@@ -82,6 +83,15 @@ class _NeuralProcess(nn.Module):
         embedding = self.embed(model_input)
         return self.hyper_net(embedding), embedding
 
+    def conditioned(self, model_input: dict[str, Any]) -> Conditioned:
+        """The predicted networks, which every operator takes; `model_input` as in `forward`, without coords."""
+        return self.hypo_net.siren_parameters(self._predicted(model_input)[0])
+
+    def _predicted(self, model_input: dict[str, Any]) -> tuple["OrderedDict[str, Tensor]", Tensor]:
+        embedding = model_input.get("embedding")
+        embedding = self.embed(model_input) if embedding is None else embedding
+        return self.hyper_net(embedding), embedding
+
     def forward(self, model_input: dict[str, Any]) -> dict[str, Any]:
         """Evaluate the predicted networks.
 
@@ -91,9 +101,7 @@ class _NeuralProcess(nn.Module):
         Returns:
             model_in, model_out, latent_vec and hypo_params.
         """
-        embedding = model_input.get("embedding")
-        embedding = self.embed(model_input) if embedding is None else embedding
-        params = self.hyper_net(embedding)
+        params, embedding = self._predicted(model_input)
         return {**self.hypo_net(model_input, params=params), "latent_vec": embedding, "hypo_params": params}
 
     def freeze_hypernet(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...engine.network import Parameters
+from ...modulation import Conditioned
 from ..base import FusedSiren, Layer, draw, evaluate, siren_bound
 from ..meta import BatchLinear, MetaModule, MetaSequential, Params, get_subdict
 from .inputs import ImageDownsampling, PosEncodingNeRF, RBFLayer
@@ -228,15 +228,15 @@ class SingleBVPNet(MetaModule):
             in_features, out_features, num_hidden_layers, hidden_features, outermost_linear=True, nonlinearity=type
         )
 
-    def siren_parameters(self) -> Parameters:
-        """The network as it is now.
+    def siren_parameters(self, params: Params | None = None) -> Conditioned:
+        """The network as it is now, or the one that `params` are, as in `forward`.
 
         Raises:
             TypeError: the network is no SIREN of its coordinates.
         """
         if getattr(self, "mode", "mlp") != "mlp":
             raise TypeError(f"mode: got {self.mode!r}, expected 'mlp': features in front are no part of a SIREN")
-        return self.net.siren_parameters()
+        return self.net.siren_parameters(get_subdict(params, "net"))
 
     def forward(self, model_input: dict[str, Any], params: Params | None = None) -> dict[str, Tensor]:
         """Evaluate at a detached copy of the coordinates, which is returned too.
@@ -280,7 +280,7 @@ class PINNet(nn.Module):
             weight_init=init_weights_trunc_normal,
         )  # fmt: skip
 
-    def siren_parameters(self) -> Parameters:
+    def siren_parameters(self) -> Conditioned:
         """The network as it is now.
 
         Raises:
