@@ -15,10 +15,9 @@ spends 40 us on a call with lists of parameters. All rows share the formulas of 
 Autocast does not reach inside: a pass computes in the dtype of the parameters.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -130,10 +129,18 @@ def grid_fwd(
     backends.module(backend).grid_fwd(*grid, *params, out=out, gain=gain, offset=offset)
 
 
-def table(backend: str) -> SimpleNamespace:
-    """The differentiable passes with the signatures of a backend's functions."""
-    functions = (value_fwd, jet_fwd, adjoint_fwd, sandwich_fwd)
-    return SimpleNamespace(**{function.__name__: partial(function, backend=backend) for function in functions})
+class Table(NamedTuple):
+    """The differentiable passes with the signatures of a backend's functions; the compiler knows named tuples."""
+
+    value_fwd: Callable[..., Tensor]
+    jet_fwd: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    adjoint_fwd: Callable[..., tuple[Tensor, Tensor]]
+    sandwich_fwd: Callable[..., tuple[Tensor, Tensor, Tensor]]
+
+
+def table(backend: str) -> Table:
+    """The differentiable passes of a backend."""
+    return Table(*(partial(function, backend=backend) for function in (value_fwd, jet_fwd, adjoint_fwd, sandwich_fwd)))
 
 
 def fusible() -> bool:
