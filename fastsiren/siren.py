@@ -1,6 +1,8 @@
 """The canonical module: a SIREN whose forward is one fused operation."""
 
 import itertools
+from collections.abc import Callable
+from typing import Any, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +12,8 @@ from .engine.backends import PRECISIONS
 from .engine.network import Parameters
 from .engine.values import described, flag, floating, frequency, one_of, whole_number
 from .init import Scheme, initialize, scheme
+
+T = TypeVar("T")
 
 
 class SineLayer(nn.Module):
@@ -49,8 +53,8 @@ class SineLayer(nn.Module):
 class Siren(nn.Module):
     """An MLP with sine activations: h = sin(omega (W h + b)), the last layer linear.
 
-    The whole network is evaluated in one operation, so hooks on inner layers do not fire. Parameters keep the names
-    and, for the same seed, the values of the authors' notebook.
+    The whole network is evaluated in one operation that calls no layer, so hooks on layers and layers of other classes
+    raise. Parameters keep the names and, for the same seed, the values of the authors' notebook.
 
     Args:
         in_features: number D of coordinates.
@@ -121,7 +125,17 @@ class Siren(nn.Module):
         return [*wrapped, *linears[sines:]]
 
     def _linears(self) -> list[nn.Linear]:
-        return [layer.linear if isinstance(layer, SineLayer) else layer for layer in self.net]  # type: ignore[misc]
+        """The layers' matrices and biases, once it is known that calling the layers would do nothing else."""
+        linears = []
+        _refuse_hooks("net", self.net)
+        for name, layer in self.net._modules.items():
+            linear = layer
+            if isinstance(layer, SineLayer):
+                _refuse_others(f"net.{name}", layer, SineLayer)
+                linear = layer.linear
+            _refuse_others(f"net.{name}", linear, nn.Linear)
+            linears.append(linear)
+        return linears  # type: ignore[return-value]
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew by the scheme `init`."""
@@ -133,27 +147,50 @@ class Siren(nn.Module):
         """The network as it is now; what every operator of fastsiren asks a module for.
 
         Raises:
-            RuntimeError: a layer computes its weight in a hook, as old-style weight_norm and prune do: one fused pass
-                runs no hooks. torch.nn.utils.parametrizations serve.
-            TypeError: a frequency was replaced by a tensor, which would lose its gradient.
+            RuntimeError: a layer has hooks, as old-style weight_norm, prune and recorders of activations give it, which
+                one fused pass does not run; or its parameters are sharded.
+            TypeError: a layer was replaced by one of another class, or a frequency by a tensor, which would lose its
+                gradient.
         """
         linears = self._linears()
-        if any(linear._forward_pre_hooks for linear in linears):
-            raise RuntimeError(
-                "a layer has forward pre-hooks (old-style weight_norm or prune?), which a fused pass does not run; use "
-                "torch.nn.utils.parametrizations, or prune.remove first"
-            )
         if any(isinstance(layer.omega_0, Tensor) for layer in self.net if isinstance(layer, SineLayer)):
             raise TypeError("omega_0: got a torch.Tensor, expected a float; a learned frequency is a factor on W and b")
         weights: list[Tensor] = [linear.weight for linear in linears]
         biases: list[Tensor] = [
             linear.weight.new_zeros(linear.out_features) if linear.bias is None else linear.bias for linear in linears
         ]
+        _refuse_shards([*weights, *biases])
         omegas = [float(layer.omega_0) for layer in self.net if isinstance(layer, SineLayer)]
         return Parameters(weights, biases, omegas, self.outermost_linear, self.precision)
 
-    def forward(self, x: Tensor) -> Tensor:  # [..., D] -> [..., O]
-        """Evaluate the network at coordinates of any leading shape."""
+    @overload
+    def forward(self, x: Tensor) -> Tensor: ...
+
+    @overload
+    def forward(self, x: Tensor, quantity: "Callable[[Siren, Tensor], T]") -> T: ...
+
+    def forward(self, x: Tensor, quantity: "Callable[[Siren, Tensor], Any] | None" = None) -> Any:
+        """Evaluate the network, or a quantity of it, at coordinates of any leading shape.
+
+        Wrappers such as DistributedDataParallel and fully_shard do their work around this call alone: derivatives and
+        losses of a wrapped network are asked for here, as in `wrapped(x, fastsiren.laplacian)`.
+
+        Args:
+            x: coordinates [..., D].
+            quantity: what to return in place of the value: a function of the network and x.
+
+        Returns:
+            The values [..., O], or quantity(net, x).
+
+        Example:
+            >>> import torch, fastsiren
+            >>> net, x = fastsiren.Siren(2, 16, 1, 1), torch.rand(5, 2)
+            >>> value, jacobian, laplacian = net(x, fastsiren.laplacian)
+            >>> torch.equal(value, net(x)), net(x, fastsiren.losses.eikonal).shape
+            (True, torch.Size([]))
+        """
+        if quantity is not None:
+            return quantity(self, x)
         weights, biases, omegas, outermost_linear, precision = self.siren_parameters()
         return functional.siren(
             x, weights, biases, omegas=omegas, outermost_linear=outermost_linear, precision=precision
@@ -166,6 +203,36 @@ class Siren(nn.Module):
         if not self.outermost_linear:
             text += ", outermost_linear=False"
         return text if self.precision is None else f"{text}, precision={self.precision!r}"
+
+
+def _refuse_hooks(name: str, module: nn.Module) -> None:
+    """Raise if a module that a fused pass does not call has hooks."""
+    if module._forward_pre_hooks or module._forward_hooks or module._backward_hooks or module._backward_pre_hooks:
+        raise RuntimeError(
+            f"{name}: has hooks (a recorder of activations, old-style weight_norm or prune, fully_shard of a layer?), "
+            "which a fused pass does not run; remove them, use torch.nn.utils.parametrizations, or shard the whole "
+            "network"
+        )
+
+
+def _refuse_others(name: str, layer: Any, expected: type[nn.Module]) -> None:
+    """Raise if a layer computes something else than the class that it should be of."""
+    if type(layer).forward is not expected.forward:
+        raise TypeError(
+            f"{name}: got {type(layer).__name__}, expected {expected.__name__}: a fused pass reads weight and bias of "
+            "a layer and does not call it"
+        )
+    _refuse_hooks(name, layer)
+
+
+def _refuse_shards(parameters: list[Tensor]) -> None:
+    """Raise for parameters of which this process holds a part only."""
+    for parameter in parameters:
+        if hasattr(parameter, "full_tensor"):
+            raise RuntimeError(
+                "net: got sharded parameters (DTensor), which are whole inside the call of the module only; call it as "
+                "net(x, quantity), such as net(x, fastsiren.laplacian)"
+            )
 
 
 def _device(given: torch.device | str | int | None) -> torch.device:

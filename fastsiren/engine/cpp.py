@@ -99,6 +99,11 @@ def _net(weights: Sequence[Tensor], biases: Sequence[Tensor], omegas: Sequence[f
     W_at, b_at = ([tensor.data_ptr() for tensor in group] for group in (W, b))
     W_steps, b_steps = ([tensor.stride(0) if axis else 0 for tensor in group] for group in (W, b))
     networks = axis[0] if axis else 1
+    if networks and 0 in (*W_at, *b_at):
+        raise RuntimeError(
+            "weights, biases: got parameters whose memory was given back, as fully_shard does after backward; ask for "
+            "derivatives inside the call of the sharded network, net(x, quantity), such as net(x, fastsiren.laplacian)"
+        )
     args = _C.NetArgs(networks, W_at, b_at, W_steps, b_steps, widths, [float(omega) for omega in omegas])
     return _Net(dtype, tuple(axis), W, b, args)
 
