@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
+from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 from torch.utils.checkpoint import checkpoint
 
 import op_cases
@@ -219,33 +219,3 @@ def test_vmap_of_the_operator_itself(over, name, backend):
     stacked = [t if d is None else torch.stack([t, t.cos()]) for t, d in zip(arguments, dims, strict=True)]
     rows = [run(*(t if d is None else t[i] for t, d in zip(stacked, dims, strict=True))) for i in range(2)]
     assert_same(vmap(run, dims)(*stacked), [torch.stack(column) for column in zip(*rows, strict=True)])
-
-
-def test_functional_call_of_a_module(backend):
-    import fastsiren
-
-    net = fastsiren.Siren(2, 4, 1, 2, dtype=torch.float64)
-    params = dict(net.named_parameters())
-
-    def total(p, x):
-        return functional_call(net, p, (x,)).square().sum()
-
-    each = vmap(grad(total), (None, 0))(params, POINTS[:, None])
-    whole = grad(total)(params, POINTS)
-    for name, gradient in whole.items():
-        assert oracle.relative_error(each[name].sum(0), gradient) <= 1e-11
-
-
-@pytest.mark.parametrize("kind", ["value", "gradient", "laplacian", "eikonal"])
-def test_losses_under_transforms(kind, backend):
-    target = None if kind == "eikonal" else oracle.normal(5, 2, *([2] if kind == "gradient" else []), seed=3)
-
-    def loss(W):
-        net = with_weight(1, W)
-        return functional.loss(kind, POINTS, target, net.weights, net.biases, omegas=net.omegas)
-
-    W = NET.weights[1].clone().requires_grad_()
-    (expected,) = torch.autograd.grad(loss(W), W)
-    assert oracle.relative_error(grad(loss)(NET.weights[1]), expected) <= 1e-11
-    tangent = jvp(loss, (NET.weights[1],), (MIX.new_ones(W.shape),))[1]
-    assert oracle.relative_error(tangent, expected.sum()) <= 1e-11
