@@ -6,6 +6,7 @@ whether they exist; if one behaves otherwise, `KNOWN` is False and every call ru
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from math import prod
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from . import reference
-from .pass_kind import Call, Pass, Result, Tensors
+from .pass_kind import Call, Operand, Pass, Result, Tensors
 
 Start = Callable[[Tensors], tuple[Tensor, ...]]
 
@@ -161,9 +162,9 @@ def run_batched(
 ) -> tuple[Tensor, ...]:
     """Results of a pass, batched in front, for flat tensors batched along `dims`.
 
-    Batched points are folded into N, and a batch of networks is a loop, one fused pass each. What sums over the points
-    of each element apart, such as per-sample gradients, is plain torch under vmap; in the rule of an operator, which
-    cannot start a vmap, it is a loop too. Sizes never decide which.
+    Batched points are folded into N, and a batch of networks is many networks. What sums over the points of each
+    element apart, such as per-sample gradients, is plain torch under vmap; in the rule of an operator, which cannot
+    start a vmap, it is a loop, and so are cotangents of cotangents of parameters. Sizes never decide which.
     """
     args = tuple(arg if dim is None else arg.movedim(dim, 0) for arg, dim in zip(args, dims))
     batched = [dim is not None for dim in dims]
@@ -173,7 +174,10 @@ def run_batched(
     foldable = not any(batched[count:]) and not any(field.summed and field.operand is None for field in fields)
     if foldable:
         return _folded(which, size, batched, args, fields, start, which.networks(call, element) or 1)
-    if any(batched[count : count + 2 * call.layers]) or in_operator:
+    if any(batched[count : count + 2 * call.layers]) and len(args) == count + 2 * call.layers:
+        inner = which.networks(call, element)
+        return _as_networks(which, call, size, batched, args, fields, start, 1 if inner is None else inner)
+    if any(batched[count:]) or in_operator:
         rows = [start(tuple(arg[i] if flag else arg for arg, flag in zip(args, batched))) for i in range(size)]
         return tuple(torch.stack(column) for column in zip(*rows))
     return _in_plain_torch(which, call, batched, args)
@@ -189,6 +193,60 @@ def _in_plain_torch(which: Pass, call: Call, batched: list[bool], args: Tensors)
         return which.run(reference, call, tuple(full))
 
     return tuple(torch.func.vmap(one)(*(args[i] for i in picked)))
+
+
+def _as_networks(
+    which: Pass,
+    call: Call,
+    size: int,
+    batched: list[bool],
+    args: Tensors,
+    fields: list[Result],
+    start: Start,
+    count: int,
+) -> tuple[Tensor, ...]:
+    # Those of an element that is `count` networks already follow one another, and so do the elements.
+    k = len(which.operands)
+    wanted = {field.operand for field in fields}
+    given = [arg if flag or arg is None else arg.expand(size, *arg.shape) for arg, flag in zip(args, batched)]
+    x = next(arg for arg, operand in zip(given, which.operands) if operand.name == "x")
+    points = prod(x.shape[1:-1]) * (count if x.ndim == 4 else 1)
+    full = [
+        args[i]
+        if given[i] is None or (_shared_by_points(operand, given[i]) and not batched[i] and i not in wanted)
+        else _rows_of_elements(operand, given[i], points)
+        for i, operand in enumerate(which.operands)
+    ]
+    for arg, core in zip(given[k:], (*[2] * call.layers, *[1] * call.layers), strict=True):
+        every = arg if arg.ndim > core + 1 else arg.unsqueeze(1)
+        shape = every.shape[2:]
+        full.append(every.expand(size, count, *shape).reshape(size * count, *shape))
+    results = start(tuple(full))
+    return tuple(_of_elements(found, field, size, count) for found, field in zip(results, fields, strict=True))
+
+
+def _shared_by_points(operand: Operand, arg: Tensor) -> bool:
+    return operand.seed and arg.ndim - 1 == operand.core
+
+
+def _rows_of_elements(operand: Operand, arg: Tensor, points: int) -> Tensor:
+    """One row per point of every element, [size * points, ..]."""
+    size = arg.shape[0]
+    if _shared_by_points(operand, arg):
+        arg = arg.unsqueeze(1).expand(size, points, *arg.shape[1:])
+    elif arg.ndim - 1 == operand.core + 2:
+        # Points that the networks of an element share.
+        arg = arg.expand(size, points // max(arg.shape[2], 1), *arg.shape[2:]).flatten(1, 2)
+    return arg.reshape(size * points, *arg.shape[2:])
+
+
+def _of_elements(found: Tensor, field: Result, size: int, count: int) -> Tensor:
+    """What each element gives, [size, ..]: rows, or sums over its points or networks where they are shared."""
+    if field.operand is None and field.summed:
+        each = found.reshape(size, count, *found.shape[1:])
+    else:
+        each = found.reshape(size, found.shape[0] // size, *found.shape[1:])
+    return each if each.ndim == len(field.shape) + 1 else each.sum(1)
 
 
 def _folded(
