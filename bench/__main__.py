@@ -11,7 +11,7 @@ import torch
 
 from . import cpu, gates, machine, records, report, roofline
 from .peers import PEERS
-from .workloads import SETS, select
+from .workloads import RELEASE, SETS, VARIANTS, select
 
 MALLOC = ("default", "tuned")
 
@@ -53,6 +53,7 @@ def add_readers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     reporter = commands.add_parser("report", help="render the table and the plot from cpu.csv")
     reporter.add_argument("--plot", type=Path, help="also draw the ratios into this PNG")
     reporter.add_argument("--sweep", action="store_true", help="every workload, not only the release table")
+    reporter.add_argument("--dropin", action="store_true", help="the rows of drop-in classes")
     reporter.set_defaults(run=run_report)
     gate = commands.add_parser("gates", help="check cpu.csv against the bars; exit code 1 on a miss")
     gate.add_argument("--factor", type=float, default=1.0, help="multiplies every bar, 0.7 on shared machines")
@@ -78,7 +79,8 @@ def run_cpu(options: argparse.Namespace, arguments: list[str]) -> int:
         memory = not (options.no_memory or options.quick or malloc == "tuned")
         peers = options.peers or (("eager", "chunks") if options.quick else tuple(PEERS))
         seconds = options.seconds if options.seconds is not None else 0.3 if options.quick else 15.0
-        settings = cpu.Settings(tuple(peers), seconds, options.rounds, memory, options.backend)
+        variants = VARIANTS.get("quick" if options.quick else options.which, RELEASE)
+        settings = cpu.Settings(tuple(peers), seconds, options.rounds, memory, options.backend, variants)
         child = [*arguments, "--malloc", malloc]
         codes.append(cpu.run_with_malloc(malloc, child, partial(cpu.run, workloads, settings, malloc, options.out)))
     # A child that a signal ended has a negative code.
@@ -105,7 +107,7 @@ def run_roofline(options: argparse.Namespace, arguments: list[str]) -> int:
 def run_report(options: argparse.Namespace, arguments: list[str]) -> int:
     """Print the table and draw the plot."""
     rows = records.latest(records.read(options.out / "cpu.csv"), isa=options.isa, commit=options.commit)
-    print(report.markdown(rows, sweep=options.sweep), end="")
+    print(report.markdown(rows, sweep=options.sweep, dropin=options.dropin), end="")
     if options.plot is not None:
         report.plot(rows, options.plot, sweep=options.sweep)
     return 0

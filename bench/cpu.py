@@ -20,12 +20,12 @@ from .memory import CONTENDERS, peak_in_child
 from .peers import enter
 from .printing import block, heading
 from .problem import Contender, Problem, make, results, truth
-from .records import Measured, Row
+from .records import SUFFIXES, Measured, Row
 from .timing import Ratio
 from .units import MM_SIZE, percent_of_mm
-from .workloads import Workload
+from .workloads import RELEASE, Workload
 
-OURS = ("ours", "unfused")
+OURS = tuple(SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Settings:
         rounds: Least rounds, even past the budget.
         memory: Whether to measure peak memory in child processes.
         backend: Backend of ours.
+        variants: Variants of ours.
     """
 
     peers: tuple[str, ...]
@@ -45,6 +46,7 @@ class Settings:
     rounds: int
     memory: bool
     backend: str
+    variants: tuple[str, ...] = RELEASE
 
 
 class WrongResult(RuntimeError):
@@ -96,7 +98,7 @@ def measure(workload: Workload, settings: Settings, machine: Machine) -> list[Ro
     # Each workload compiles its own functions; without this they would count against Dynamo's recompile limit.
     torch.compiler.reset()
     problem = make(workload)
-    entrants = enter(problem, settings.peers)
+    entrants = enter(problem, settings.peers, settings.variants)
     contenders, verdicts, absent = check(problem, entrants.contenders)
     samples = time_all(contenders, settings)
     peaks = measure_peaks(workload, contenders, settings) if settings.memory else {}
@@ -195,6 +197,5 @@ def rows_of(
             *verdicts[variant].worst,
             peaks.get(name),
         )
-        suffix = records.UNFUSED if variant == "unfused" else ""
-        rows.append(records.row(machine, workload, measured, variant=suffix))
+        rows.append(records.row(machine, workload, measured, variant=variant))
     return rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .records import UNFUSED, Row
+from .records import SUFFIXES, Row
 from .workloads import MUST_SHOW, Workload
 
 WIDTH, LAYERS, THREADS = 256, 3, 2
@@ -16,7 +16,7 @@ class Bar(NamedTuple):
     """A least value of one column.
 
     Args:
-        workload: Name of the kind, with "_unfused" for the step through an ordinary loss.
+        workload: Name of the kind, with the suffix of a variant such as "_unfused".
         points: Number of points.
         d: Input features.
         peer: Row to look at: a peer for a ratio, ours for a percentage.
@@ -56,10 +56,18 @@ RATIOS = (
 )
 
 
+# What existing programs must get from a drop-in class, at the size of the notebook's image, 256 x 256.
+DROPIN = (
+    Bar("train_value_import_only", 65_536, 2, "eager", "ratio_median", (2.5, 2.5)),
+    Bar("train_laplacian_import_only", 65_536, 2, "eager", "ratio_median", (5.0, 5.0)),
+    Bar("train_laplacian_diff_operators", 65_536, 2, "eager", "ratio_median", (5.0, 5.0)),
+)
+
+
 def unfused(bar: Bar) -> Bar:
     """Return the bar of the same step through an ordinary loss."""
     least = (UNFUSED_SHARE * bar.least[0], UNFUSED_SHARE * bar.least[1])
-    return bar._replace(workload=bar.workload + UNFUSED, least=least)
+    return bar._replace(workload=bar.workload + SUFFIXES["unfused"], least=least)
 
 
 def share(workload: Workload) -> Bar:
@@ -72,6 +80,7 @@ BARS = (
     *RATIOS,
     *(unfused(bar) for bar in RATIOS if bar.workload.startswith("train_") and bar.peer == "eager"),
     *(share(workload) for workload in MUST_SHOW),
+    *DROPIN,
 )
 
 

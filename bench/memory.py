@@ -19,7 +19,7 @@ from .problem import Contender, make
 from .workloads import Workload, parse
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-CONTENDERS = {"ours": peers.ours, "unfused": peers.unfused, "eager": peers.eager}
+CONTENDERS = {**peers.VARIANTS, "eager": peers.eager}
 
 
 def status_mb(field: str) -> float:

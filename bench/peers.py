@@ -11,9 +11,10 @@ from torch import Tensor
 
 import fastsiren
 
-from . import handwritten
+from . import clients, handwritten
 from .official import CHUNK, loss_of
-from .problem import Call, Contender, Problem, Unavailable, eager_call
+from .problem import Call, Contender, Problem, Unavailable, eager_call, training_call
+from .workloads import RELEASE
 
 FIRST_ORDER = ("gradient", "train_gradient", "train_eikonal")
 SECOND_ORDER = ("laplacian", "train_laplacian")
@@ -66,19 +67,6 @@ def unfused(problem: Problem) -> Contender:
         "train_eikonal": lambda: loss_of(w.kind, (fastsiren.value_and_jacobian(net, x).jacobian[:, 0],), target),
     }
     return Contender("unfused", training_call(losses[w.kind], parameters), parameters)
-
-
-def training_call(loss: Callable[[], Tensor], parameters: list[torch.nn.Parameter]) -> Call:
-    """Return a call that clears the gradients, evaluates the loss and runs its backward."""
-
-    def call() -> tuple[Tensor, ...]:
-        for parameter in parameters:
-            parameter.grad = None
-        total = loss()
-        total.backward()
-        return (total.detach(),)
-
-    return call
 
 
 def eager(problem: Problem) -> Contender:
@@ -162,6 +150,14 @@ def torch_jet(problem: Problem) -> Contender:
     return Contender("torch_jet", call, problem.parameters)
 
 
+# What is measured of ours.
+VARIANTS: dict[str, Callable[[Problem], Contender]] = {
+    "ours": ours,
+    "unfused": unfused,
+    "import_only": clients.import_only,
+    "diff_operators": clients.with_operators,
+}
+
 # Nested autograd.grad through a compiled module fails in PyTorch (no double backward in aot_autograd), so kinds with
 # derivatives have no plain "compile" row.
 PEERS: dict[str, tuple[Callable[[Problem], Contender], tuple[str, ...]]] = {
@@ -174,19 +170,19 @@ PEERS: dict[str, tuple[Callable[[Problem], Contender], tuple[str, ...]]] = {
 }
 
 
-def enter(problem: Problem, names: Iterable[str] = PEERS) -> Entrants:
+def enter(problem: Problem, names: Iterable[str] = PEERS, variants: Iterable[str] = RELEASE) -> Entrants:
     """Return everybody who can run a problem: ours first, then eager, then the other peers that are asked for.
 
     Args:
         problem: The inputs.
         names: Peers to include, of PEERS. Eager always takes part: errors and ratios refer to it.
+        variants: Variants of ours, of VARIANTS.
     """
     kind = problem.workload.kind
-    entered = [ours(problem), *([unfused(problem)] if problem.workload.training else [])]
-    absent: dict[str, str] = {}
-    for name, (build, kinds) in PEERS.items():
-        if kind not in kinds or name not in ("eager", *names):
-            continue
+    wanted = {name: VARIANTS[name] for name in variants if name == "ours" or problem.workload.training}
+    wanted |= {name: build for name, (build, kinds) in PEERS.items() if kind in kinds and name in ("eager", *names)}
+    entered, absent = [], {}
+    for name, build in wanted.items():
         try:
             entered.append(build(problem))
         except Unavailable as error:

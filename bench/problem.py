@@ -23,7 +23,7 @@ class Contender(NamedTuple):
     """One implementation of a workload.
 
     Args:
-        name: ours, unfused, or the name of a peer.
+        name: A variant of ours, or a peer.
         call: What is timed. Training leaves the gradients in the parameters.
         parameters: The parameters that a training call fills, else empty.
     """
@@ -84,6 +84,19 @@ def eager_call(problem: Problem, chunk: int | None = None) -> Call:
     if problem.workload.training:
         return lambda: step(kind, problem.module, problem.x, problem.target, size)
     return lambda: infer(kind, problem.module, problem.x, size)
+
+
+def training_call(loss: Callable[[], Tensor], parameters: list[torch.nn.Parameter]) -> Call:
+    """Return a call that clears the gradients, evaluates the loss and runs its backward."""
+
+    def call() -> tuple[Tensor, ...]:
+        for parameter in parameters:
+            parameter.grad = None
+        total = loss()
+        total.backward()
+        return (total.detach(),)
+
+    return call
 
 
 def in_double(problem: Problem) -> Problem:

@@ -11,7 +11,8 @@ from typing import Any, get_type_hints
 from .machine import CHECKOUT, Machine
 from .workloads import Workload
 
-UNFUSED = "_unfused"
+# What stands behind the workload's name in rows of each variant of ours.
+SUFFIXES = {"ours": "", "unfused": "_unfused", "import_only": "_import_only", "diff_operators": "_diff_operators"}
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,16 @@ class Row(Measured, Subject, Machine):
         return (self.workload, self.width, self.layers, self.points, self.d, self.o, self.peer, self.malloc)
 
     @property
+    def variant(self) -> str:
+        """What of ours it is or is compared with, one of SUFFIXES."""
+        return next((name for name, suffix in SUFFIXES.items() if suffix and self.workload.endswith(suffix)), "ours")
+
+    @property
+    def kind(self) -> str:
+        """Kind of the workload, without the variant."""
+        return self.workload.removesuffix(SUFFIXES[self.variant])
+
+    @property
     def run(self) -> tuple[str, str, int]:
         """Where it was measured: rows of different machines, instruction sets or threads are never compared."""
         return (self.machine, self.isa, self.threads)
@@ -62,17 +73,17 @@ class Row(Measured, Subject, Machine):
 COLUMNS = tuple(field.name for field in fields(Row))
 
 
-def row(machine: Machine, workload: Workload, measured: Measured, *, variant: str = "") -> Row:
+def row(machine: Machine, workload: Workload, measured: Measured, *, variant: str = "ours") -> Row:
     """Join the parts of a row.
 
     Args:
         machine: Columns of the run.
         workload: What was computed.
         measured: Columns of the contender.
-        variant: Added to the workload's name: "_unfused" where ours is the step through an ordinary PyTorch loss.
+        variant: Of ours, one of SUFFIXES.
     """
     w = workload
-    subject = Subject(w.kind + variant, w.width, w.layers, w.points, w.d, w.o)
+    subject = Subject(w.kind + SUFFIXES[variant], w.width, w.layers, w.points, w.d, w.o)
     return Row(**asdict(machine), **asdict(subject), **asdict(measured))
 
 

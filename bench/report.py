@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .records import UNFUSED, Row
-from .workloads import MUST_SHOW
+from .records import Row
+from .workloads import MUST_SHOW, RELEASE
+from .workloads import VARIANTS as BY_SET
 
 Rows = dict[tuple[object, ...], Row]
 
@@ -17,6 +18,12 @@ TITLES = {
     "train_gradient": "training step, gradient loss",
     "train_laplacian": "training step, Laplacian loss",
     "train_eikonal": "training step, eikonal loss",
+}
+VARIANTS = {
+    "ours": "",
+    "unfused": " written in PyTorch",
+    "import_only": ", class imported from dropin",
+    "diff_operators": ", class and derivative functions imported",
 }
 COMPILED = ("compile", "compile_jet", "compile_adjoint", "torch_jet")
 HEADER = (
@@ -33,16 +40,14 @@ HEADER = (
 
 def title(row: Row) -> str:
     """Return the first cell of a row: what, shape, points."""
-    kind = row.workload.removesuffix(UNFUSED)
-    name = TITLES[kind] + (" written in PyTorch" if row.workload != kind else "")
+    name = TITLES[row.kind] + VARIANTS[row.variant]
     outputs = "" if row.o == 1 else f", o={row.o}"
     return f"{name}, d={row.d}{outputs}, {row.layers}x{row.width}, {row.points:,} points"
 
 
-def order(row: Row) -> tuple[int, bool, int, int, int, int]:
+def order(row: Row) -> tuple[int, int, int, int, int, int]:
     """Return the sorting key of the table: kinds in the order of TITLES, then shapes."""
-    kind = row.workload.removesuffix(UNFUSED)
-    return (list(TITLES).index(kind), row.workload != kind, row.d, row.o, row.width, row.points)
+    return (list(TITLES).index(row.kind), list(VARIANTS).index(row.variant), row.d, row.o, row.width, row.points)
 
 
 def index(rows: list[Row]) -> Rows:
@@ -92,28 +97,37 @@ def caption(row: Row) -> str:
     )
 
 
-def ours(rows: list[Row], *, sweep: bool) -> list[Row]:
-    """Return our rows with the default malloc in the order of the table; without the sweep those of MUST_SHOW."""
+def ours(rows: list[Row], *, sweep: bool, dropin: bool = False) -> list[Row]:
+    """Return our rows with the default malloc in the order of the table.
+
+    Args:
+        rows: The rows that count, at most one of a key.
+        sweep: Show every workload, not only those of MUST_SHOW.
+        dropin: Show all workloads of drop-in classes, in place of those of a release.
+    """
     shown = {(w.kind, w.width, w.layers, w.points, w.d, w.o) for w in MUST_SHOW}
+    variants = BY_SET["dropin"] if dropin else RELEASE
 
     def wanted(r: Row) -> bool:
-        shape = (r.workload.removesuffix(UNFUSED), r.width, r.layers, r.points, r.d, r.o)
-        return r.peer == "ours" and r.malloc == "default" and (sweep or shape in shown)
+        shape = (r.kind, r.width, r.layers, r.points, r.d, r.o)
+        chosen = r.variant in variants and (sweep or dropin or shape in shown)
+        return chosen and r.peer == "ours" and r.malloc == "default"
 
     return sorted((r for r in rows if wanted(r)), key=order)
 
 
-def markdown(rows: list[Row], *, sweep: bool = False) -> str:
+def markdown(rows: list[Row], *, sweep: bool = False, dropin: bool = False) -> str:
     """Render the table.
 
     Args:
         rows: The rows that count, at most one of a key.
         sweep: Show every workload, not only those of MUST_SHOW.
+        dropin: Show all workloads of drop-in classes, in place of those of a release.
 
     Raises:
         ValueError: No row of ours is among them.
     """
-    lines = ours(rows, sweep=sweep)
+    lines = ours(rows, sweep=sweep, dropin=dropin)
     if not lines:
         raise ValueError("no rows of ours to show; run `python -m fastsiren.bench cpu` first, or pass --sweep")
     by_key = index(rows)

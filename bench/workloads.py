@@ -96,14 +96,27 @@ SWEEP = (
     *(Workload("train_eikonal", d=3, points=n) for n in (1_024, 16_384)),
 )
 
+# What a user's program gets by drop-in classes: batches of thousands of points up to the notebook's image of 256 x 256.
+DROPIN = tuple(
+    Workload(kind, d=3 if kind == "train_eikonal" else 2, points=n)
+    for kind in ("train_value", "train_gradient", "train_laplacian", "train_eikonal")
+    for n in (4_096, 16_384, 65_536)
+)
+
 QUICK = tuple(Workload(kind, d=3 if kind == "train_eikonal" else 2, width=64, points=1_024) for kind in KINDS)
 
 SETS: dict[str, tuple[Workload, ...]] = {
     "must": MUST_SHOW,
     "sweep": SWEEP,
     "all": (*MUST_SHOW, *SWEEP),
+    "dropin": DROPIN,
     "quick": QUICK,
 }
+
+
+# Variants of ours by set; other sets measure those of a release.
+RELEASE = ("ours", "unfused")
+VARIANTS = {"dropin": ("import_only", "diff_operators")}
 
 
 def select(which: str, patterns: Iterable[str] = ()) -> list[Workload]:

@@ -57,7 +57,7 @@ def test_the_last_row_of_a_key_counts_and_machines_are_not_mixed():
 def test_rows_on_the_bars_pass_and_a_row_below_or_missing_fails(isa):
     rows = passing(isa)
     assert all(outcome.passed for outcome in gates.check(rows, isa))
-    assert len(gates.BARS) == 13 + 4 + 8
+    assert len(gates.BARS) == 13 + 4 + 8 + 3
     for place, bar in enumerate(gates.BARS):
         for value in (0.999 * getattr(rows[place], bar.column), math.nan):
             worse = [*rows[:place], replace(rows[place], **{bar.column: value}), *rows[place + 1 :]]
@@ -72,6 +72,9 @@ def test_the_bars_of_the_release_table():
     assert least["laplacian", 65_536, 3, "eager"] == (10.0, 22.0)
     assert least["train_laplacian", 65_536, 2, "compile_jet"] == (1.7, 4.0)
     assert least["train_laplacian_unfused", 65_536, 2, "eager"] == pytest.approx((3.85, 8.4))
+    assert least["train_value_import_only", 65_536, 2, "eager"] == (2.5, 2.5)
+    assert least["train_laplacian_import_only", 65_536, 2, "eager"] == (5.0, 5.0)
+    assert least["train_laplacian_diff_operators", 65_536, 2, "eager"] == (5.0, 5.0)
     assert least["forward", 65_536, 2, "ours"] == (85.0, 250.0)
     assert least["laplacian", 65_536, 3, "ours"] == (85.0, 220.0)
     assert least["train_eikonal", 65_536, 3, "ours"] == (80.0, 220.0)
@@ -124,3 +127,13 @@ def test_the_report_shows_ratios_of_both_mallocs_and_the_strongest_compiled_peer
     assert "training step, value loss written in PyTorch" in report.markdown(rows, sweep=True)
     with pytest.raises(ValueError, match="no rows of ours"):
         report.markdown(rows[-1:])
+
+
+def test_rows_of_drop_in_classes_are_a_table_of_their_own():
+    rows = [synthetic(workload=f"train_laplacian{suffix}") for suffix in records.SUFFIXES.values()]
+    assert [row.variant for row in rows] == list(records.SUFFIXES) and {row.kind for row in rows} == {"train_laplacian"}
+    release, dropin = (report.markdown(rows, sweep=True, dropin=flag).splitlines()[2:4] for flag in (False, True))
+    assert [line.split(",")[1][:9] for line in release] == [" Laplacia"] * 2
+    assert "imported" not in "".join(release)
+    assert "loss, class imported from dropin, d=2" in dropin[0]
+    assert "loss, class and derivative functions imported, d=2" in dropin[1]
