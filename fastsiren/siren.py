@@ -1,17 +1,21 @@
 """The canonical module: a SIREN whose forward is one fused operation."""
 
 import itertools
+import os
 from collections.abc import Callable
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
 
-from . import functional
+from . import functional, hub
 from .engine.backends import PRECISIONS
 from .engine.network import Parameters
 from .engine.values import described, flag, floating, frequency, one_of, whole_number
 from .init import Scheme, initialize, scheme
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 T = TypeVar("T")
 
@@ -194,6 +198,55 @@ class Siren(nn.Module):
         weights, biases, omegas, outermost_linear, precision = self.siren_parameters()
         return functional.siren(
             x, weights, biases, omegas=omegas, outermost_linear=outermost_linear, precision=precision
+        )
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write config.json and model.safetensors, as PyTorchModelHubMixin of huggingface_hub lays them out.
+
+        Args:
+            folder: where the files are to appear; made where there is none, and files of the same names are replaced.
+
+        Raises:
+            ValueError: the network is in bfloat16, or the arguments of its constructor do not describe it any more.
+            OutputError: a file cannot be written.
+        """
+        hub.save(self, folder)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | os.PathLike[str],
+        *,
+        device: torch.device | str | int | None = None,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+    ) -> "Self":
+        """Load a network that `save_pretrained` or PyTorchModelHubMixin saved; nothing in the files is executed.
+
+        Args:
+            name: a folder, or else a repository on the Hugging Face hub, which needs fastsiren[hub].
+            device: where the parameters go.
+            revision: of the repository; this and the rest mean what they mean to huggingface_hub.
+            cache_dir: where downloads are kept.
+            token: of the user.
+            local_files_only: never download.
+
+        Raises:
+            InputError: a file is missing, damaged or of another network, or huggingface_hub is not installed.
+
+        Example:
+            >>> import tempfile, torch, fastsiren
+            >>> net, x = fastsiren.Siren(2, 16, 1, 1, first_omega_0=20.0), torch.rand(5, 2)
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     net.save_pretrained(folder)
+            ...     twin = fastsiren.Siren.from_pretrained(folder)
+            >>> torch.equal(twin(x), net(x))
+            True
+        """
+        return hub.load(
+            cls, name, device, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
         )
 
     def extra_repr(self) -> str:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from .faults import InputError
 from .files import atomic_output, open_input
 
-__all__ = ["Array", "TensorFile", "read", "write"]
+__all__ = ["Array", "TensorFile", "read", "read_any", "write"]
 
 Array = npt.NDArray[Any]
 KEY = "fastsiren"
@@ -76,14 +76,32 @@ def read(path: str | os.PathLike[str]) -> TensorFile:
     metadata, tensors = _parse(path)
     if KEY not in metadata:
         raise InputError(f"{path} was not written by fastsiren (no {KEY!r} entry in its header); fit an image first")
+    return TensorFile(_proven(path, metadata[KEY], tensors), tensors)
+
+
+def read_any(path: str | os.PathLike[str]) -> TensorFile:
+    """Read a file that `write` made as `read` does, or one of another program, which has no checksum nor description.
+
+    Args:
+        path: The file.
+
+    Raises:
+        InputError: The file is missing, truncated, damaged or of another kind.
+    """
+    metadata, tensors = _parse(path)
+    return TensorFile(_proven(path, metadata[KEY], tensors) if KEY in metadata else {}, tensors)
+
+
+def _proven(path: str | os.PathLike[str], entry: str, tensors: dict[str, Array]) -> dict[str, Any]:
+    """The description of a file, once the checksum in its header is known to hold."""
     try:
-        sealed = json.loads(metadata[KEY])
+        sealed = json.loads(entry)
         description, intact = sealed["description"], digest(sealed["description"], tensors) == sealed["sha256"]
     except (ValueError, KeyError, TypeError, RecursionError):
         description, intact = {}, False
     if not intact or not isinstance(description, dict):
         raise InputError(f"{path} is damaged: its SHA-256 checksum does not match; restore the file or fit again")
-    return TensorFile(description, tensors)
+    return description
 
 
 def _parse(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, Array]]:
