@@ -16,7 +16,7 @@ from conftest import WANTED
 
 NEEDS_CPP = pytest.mark.skipif("cpp" not in WANTED, reason="the C++ backend is not among the tested ones")
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("fastsiren", "kernels", "bench", "csrc", "tests")
+FOLDERS = ("fastsiren", "kernels", "bench", "csrc", "docs", "tests")
 SUFFIXES = {".py", ".pyi", ".cpp", ".h", ".md", ".toml", ".txt", ".in", ""}
 LINES = 400
 
