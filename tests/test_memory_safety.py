@@ -44,11 +44,21 @@ GUARDED = """
     cpp.torch, engine = Torch(), passes.Engine("cpp", sys.argv[1])
     torch.set_num_threads(2)
     shapes = [(1, (1, 1, 1)), (17, (3, 33, 17, 2)), (49, (2, 15, 16, 5)), (63, (5, 127, 9)), (1155, (1, 8, 3, 1))]
+    def repeated(given, per_point):
+        # Three networks, all the same.
+        rows = lambda tensors: [t.repeat(3, *[1] * (t.ndim - 1)) for t in tensors]
+        stack = lambda tensors: [torch.stack([t] * 3) for t in tensors]
+        net = oracle.Net(stack(given.net.weights), stack(given.net.biases), given.net.omegas)
+        seeds = rows(given.seeds) if per_point else given.seeds
+        return passes.Operands(net, *rows([given.x]), seeds, rows(given.bars))
+
     count = 0
-    for side, dtype, (N, widths), per_point, name in itertools.product(
-        ("left", "right"), (torch.float32, torch.float64), shapes, (False, True), passes.OUTPUTS):
+    for side, dtype, (N, widths), per_point, name, many in itertools.product(
+        ("left", "right"), (torch.float32, torch.float64), shapes, (False, True), passes.OUTPUTS, (False, True)):
         case = passes.Case(widths, (30.0,) * (len(widths) - 2), N, per_point, K=2, R=2, C=3)
         given = passes.operands(name, case, dtype)
+        if many:
+            given, N = repeated(given, per_point), 3 * N
         plain = passes.by_engine(engine, name, given)
         keep = lambda tensors: [guarded.guarded(t, side) for t in tensors]
         net = oracle.Net(keep(given.net.weights), keep(given.net.biases), given.net.omegas)
@@ -65,7 +75,9 @@ GUARDED = """
             weight = guarded.guarded(torch.ones(N, dtype=dtype), side)
             loss, _ = engine.call("loss_fwd", kind, guarded.guarded(given.x, side), target, weight, *net,
                                   need_params=True, reduction="mean")
-            assert loss.isfinite()
+            assert loss.isfinite().all() and loss.numel() == (3 if many else 1)
+        if many:
+            continue
         for pixel in (torch.float32, torch.float64, torch.uint8, torch.uint16):
             shape = (N, *[2] * (D - 1))
             out = guarded.guarded(torch.zeros(N * 2 ** (D - 1), O, dtype=pixel), side)
@@ -78,7 +90,7 @@ GUARDED = """
 def test_every_buffer_between_guard_pages(isa):
     done = child(GUARDED, isa, timeout=240)
     assert done.returncode == 0, f"signal or error {done.returncode}: {done.stderr[-2000:]}"
-    assert done.stdout == "clean 160\n"
+    assert done.stdout == "clean 320\n"
 
 
 @pytest.mark.parametrize(("side", "index"), [("right", 70), ("left", -1)])
@@ -268,13 +280,16 @@ def test_training_memory():
 
 
 NO_MEMORY = """
-    import resource
+    import resource, sys
     import torch, oracle
     from fastsiren.engine import cpp
 
     torch.set_num_threads(2)
     net, small = (oracle.network((2, n, n, 1), (30.0, 30.0), dtype=torch.float32) for n in (1024, 8))
-    x = oracle.points(net, 1153)
+    if sys.argv[1] == "many networks":
+        net = net._replace(weights=[torch.stack([W] * 3) for W in net.weights])
+        net = net._replace(biases=[torch.stack([b] * 3) for b in net.biases])
+    x = oracle.points(small, 3 * 1153)
     before, refused = cpp.value_fwd(x, *small), 0
     # Each step allows 2 MB more, so that every kind of allocation is the one that fails, also those of worker threads.
     for extra in range(0, 60, 2):
@@ -295,7 +310,8 @@ NO_MEMORY = """
 
 
 @needs_cpp
-def test_out_of_memory_is_an_error():
-    done = child(NO_MEMORY, timeout=120)
+@pytest.mark.parametrize("networks", ["one network", "many networks"])
+def test_out_of_memory_is_an_error(networks):
+    done = child(NO_MEMORY, networks, timeout=120)
     assert done.returncode == 0, f"the process ended with {done.returncode}: {done.stderr[-500:]}"
     assert done.stdout == "refused True\n"

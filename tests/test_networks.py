@@ -9,6 +9,7 @@ from torch import Tensor
 import fastsiren
 import oracle
 from fastsiren import functional as F
+from fastsiren.engine import backends
 from fastsiren.engine.network import Parameters
 
 OMEGAS = [30.0, 20.0]
@@ -41,7 +42,7 @@ def points(*leading: int, dtype: torch.dtype = torch.float64) -> Tensor:
     return oracle.uniform(*leading, 3, seed=7, dtype=dtype)
 
 
-SHARED = {"none": [], "weight": [1], "first and last": [0, 2]}
+SHARED = {"none": [], "weight": [1], "first and last": [0, 2], "all weights": [0, 1, 2]}
 
 
 @pytest.fixture(params=SHARED)
@@ -106,7 +107,7 @@ def test_second_and_third_order(backend, parameters):
 
 
 @pytest.mark.parametrize("kind", ["value", "gradient", "laplacian", "eikonal"])
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "per_network"])
 def test_losses(backend, kind, reduction, parameters):
     weights, biases = parameters
     shape = {"gradient": (G, N, 2, 3), "eikonal": None}.get(kind, (G, N, 2))
@@ -118,6 +119,7 @@ def test_losses(backend, kind, reduction, parameters):
         x, w, b = points(G, N), params[:3], params[3:]
         if batched:
             loss = F.loss(kind, x, target, w, b, omegas=OMEGAS, weight=weight, reduction=reduction)
+            assert loss.shape == ((G,) if reduction == "per_network" else ())
         else:
             losses = [
                 F.loss(
@@ -126,10 +128,51 @@ def test_losses(backend, kind, reduction, parameters):
                 )
                 for g in range(G)
             ]  # fmt: skip
-            loss = torch.stack(losses).mean() if reduction == "mean" else torch.stack(losses).sum()
-        found.append([loss.detach(), *torch.autograd.grad(loss, params)])
+            loss = torch.stack(losses)
+            loss = loss.mean() if reduction == "mean" else loss.sum() if reduction == "sum" else loss
+        # Another factor for each network, so that gradients of shared parameters are no plain sum.
+        bar = oracle.normal(*loss.shape, seed=5)
+        found.append([loss.detach(), *torch.autograd.grad(loss, params, bar)])
     for ours, wanted in zip(*found, strict=True):
         assert oracle.relative_error(ours, wanted) <= 1e-11
+
+
+@pytest.mark.parametrize("kind", ["value", "gradient", "laplacian", "eikonal"])
+def test_points_that_all_share_are_not_copied(backend, kind, parameters, monkeypatch):
+    weights, biases = parameters
+    shape = {"gradient": (G, N, 2, 3), "eikonal": None}.get(kind, (G, N, 2))
+    target = None if shape is None else oracle.normal(*shape, seed=3)
+    x, seen = points(N), []
+    loss_fwd = backends.module(backend).loss_fwd
+    monkeypatch.setattr(
+        backends.module(backend),
+        "loss_fwd",
+        lambda kind, x, *rest, **o: seen.append(x) or loss_fwd(kind, x, *rest, **o),
+    )
+    found = []
+    for given in (x, x.expand(G, N, 3).contiguous()):
+        params = oracle.tracked(*weights, *biases)
+        loss = F.loss(kind, given, target, params[:3], params[3:], omegas=OMEGAS)
+        found.append([loss.detach(), *torch.autograd.grad(loss, params)])
+    assert seen[0].data_ptr() == x.data_ptr()
+    for shared, own in zip(*found, strict=True):
+        assert torch.equal(shared, own)
+
+
+def test_losses_to_second_order(backend, parameters):
+    weights, biases = parameters
+    x, target, found = points(N), oracle.normal(G, N, 2, seed=3), []
+    for fused in (True, False):
+        params = oracle.tracked(*weights, *biases)
+        if fused:
+            losses = F.loss("value", x, target, params[:3], params[3:], omegas=OMEGAS, reduction="per_network")
+        else:
+            y = F.siren(x, params[:3], params[3:], omegas=OMEGAS)
+            losses = (y - target).square().mean((1, 2))
+        grads = torch.autograd.grad(losses.square().sum(), params, create_graph=True)
+        found.append([*grads, *torch.autograd.grad(sum(g.square().sum() for g in grads), params)])
+    for ours, wanted in zip(*found, strict=True):
+        assert oracle.relative_error(ours, wanted) <= 1e-10
 
 
 class Stacked(torch.nn.Module):
@@ -250,3 +293,46 @@ def test_fused_losses_of_a_module(backend):
 def test_rendering_refuses_many_networks():
     with pytest.raises(ValueError, match="net: got many networks"):
         fastsiren.render(Stacked(), fastsiren.grids.Grid.over((4, 5, 6)), progress=False)
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("inner", ["one network", "many networks", "some shared"])
+def test_vmap_over_networks(backend, name, inner):
+    function, seeds = CALLS[name]
+    layers = [stacked(count=3)] if inner == "one network" else [stacked(count=G), stacked(count=G)]
+    if inner == "one network":
+        (weights, biases), x = layers[0], points(N)
+    else:
+        weights, biases = ([torch.stack([p, p.cos() / 3]) for p in group] for group in layers[0])
+        x = points(G, N)
+    dims = [0] * 6
+    if inner == "some shared":
+        # One by the elements of the batch, one by the networks of an element, one by both.
+        weights[0], weights[1], biases[2] = weights[0][0], weights[1][:, 0], biases[2][0, 0]
+        dims = [None, 0, 0, 0, 0, None]
+
+    def total(*params: Tensor) -> Tensor:
+        out = function(x, params[:3], params[3:], *seeds, omegas=OMEGAS)
+        out = [out] if isinstance(out, Tensor) else out
+        return sum((o * o.cos()).sum() for o in out)
+
+    params = [*weights, *biases]
+    value_and_gradients = torch.func.grad_and_value(total, argnums=tuple(range(6)))
+    found, values = torch.func.vmap(value_and_gradients, tuple(dims))(*params)
+    for i in range(len(values)):
+        wanted, value = value_and_gradients(*(p if d is None else p[i] for p, d in zip(params, dims)))
+        assert oracle.relative_error(values[i], value) <= 1e-12
+        for ours, theirs in zip(found, wanted, strict=True):
+            assert oracle.relative_error(ours[i], theirs) <= 1e-12
+
+
+def test_vmap_over_networks_is_one_call(monkeypatch):
+    cpp, calls = backends.module("cpp"), []
+    call = cpp._Net.call
+    monkeypatch.setattr(cpp._Net, "call", lambda net, name, *rest: calls.append(name) or call(net, name, *rest))
+    weights, biases = stacked()
+    x, target = points(N), points(G, N)[..., :2]
+    torch.func.vmap(lambda w, b: F.siren(x, w, b, omegas=OMEGAS))(weights, biases)
+    F.siren(x, weights, biases, omegas=OMEGAS)
+    F.loss("value", x, target, weights, biases, omegas=OMEGAS)
+    assert calls == ["jet_fwd", "jet_fwd", "jet_bwd"]

@@ -150,6 +150,11 @@ INTERRUPT = """
     small = oracle.points(net, 1024)
     V, M, E = torch.eye(2), torch.eye(2)[None], torch.eye(1)
     pixels = torch.empty(0, 1, dtype=torch.uint8)
+    def many(x):
+        # Networks of 64 points, each done in less time than passes between two looks for Ctrl-C.
+        params = [[p.expand(len(x) // 64, *p.shape) for p in group] for group in net[:2]]
+        return cpp.loss_fwd(
+            "value", x, torch.zeros(len(x), 1), None, *params, net.omegas, need_params=False, reduction="mean")[0]
     calls = {
         "value_fwd": lambda x: cpp.value_fwd(x, *net),
         "jet_bwd": lambda x: cpp.jet_bwd(
@@ -160,6 +165,7 @@ INTERRUPT = """
             "laplacian", x, torch.zeros(len(x), 1), None, *net, need_params=True, reduction="mean")[0],
         "grid_fwd": lambda x: cpp.grid_fwd(
             (0.0, 0.0), (0.1, 0.1), (0, 0), (len(x), 1), *net, out=pixels.new_empty(len(x), 1), gain=1.0, offset=0.0),
+        "many_networks": many,
     }
     # The first caller of all is not the thread that looks for Ctrl-C.
     first = threading.Thread(target=calls["value_fwd"], args=(small,))
@@ -197,7 +203,14 @@ def test_ctrl_c(count):
     done = child(INTERRUPT, str(count), timeout=120)
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
-    assert [line[0] for line in lines] == ["value_fwd", "jet_bwd", "sandwich_fwd", "loss_fwd", "grid_fwd"]
+    assert [line[0] for line in lines] == [
+        "value_fwd",
+        "jet_bwd",
+        "sandwich_fwd",
+        "loss_fwd",
+        "grid_fwd",
+        "many_networks",
+    ]
     # Looked for every 50 ms, between tiles; the rest is for a busy machine.
     assert all(line[1] == "stopped" and float(line[3]) <= 0.5 for line in lines), done.stdout
 
