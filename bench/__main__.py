@@ -1,4 +1,4 @@
-"""Command line: `python -m fastsiren.bench cpu`, `gpu`, `roofline`, `report`, `gates`."""
+"""Command line: `python -m fastsiren.bench cpu`, `gpu`, `experiments`, `roofline`, `report`, `gates`."""
 
 from __future__ import annotations
 
@@ -46,6 +46,22 @@ def add_gpu(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.set_defaults(run=run_gpu)
     bounds = commands.add_parser("roofline", help="print what GPUs can do at best; needs none")
     bounds.set_defaults(run=run_roofline)
+
+
+def add_experiments(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare `experiments`."""
+    parser = commands.add_parser("experiments", help="run every experiment and append rows to experiments.csv")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="some of them, see fastsiren solve --list; default all"
+    )
+    parser.add_argument("--quick", action="store_true", help="with the settings of --quick")
+    parser.add_argument("--table", action="store_true", help="print the recorded rows as Markdown and stop")
+    parser.add_argument("--threads", type=int, help="default: what torch chose")
+    parser.add_argument(
+        "--keep", type=Path, default=Path("experiments"), help="folder of pictures, default experiments"
+    )
+    parser.add_argument("--out", type=Path, default=records.results_folder(), help="folder of experiments.csv")
+    parser.set_defaults(run=run_experiments)
 
 
 def add_readers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -98,6 +114,19 @@ def run_gpu(options: argparse.Namespace, arguments: list[str]) -> int:
     return command.run(settings, options.budget)
 
 
+def run_experiments(options: argparse.Namespace, arguments: list[str]) -> int:
+    """Run experiments, or print what is recorded."""
+    from . import experiments
+
+    settings = "quick" if options.quick else "default"
+    if options.table:
+        print(experiments.table(options.out / "experiments.csv", settings=settings), end="")
+        return 0
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    return experiments.run(options.names, options.keep, options.out, quick=options.quick)
+
+
 def run_roofline(options: argparse.Namespace, arguments: list[str]) -> int:
     """Print the bounds."""
     print(roofline.table())
@@ -136,9 +165,10 @@ def main(arguments: list[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(prog="python -m fastsiren.bench", description="Benchmarks of fastsiren.")
-    commands = parser.add_subparsers(required=True, metavar="cpu | gpu | roofline | report | gates")
+    commands = parser.add_subparsers(required=True, metavar="cpu | gpu | experiments | roofline | report | gates")
     add_cpu(commands)
     add_gpu(commands)
+    add_experiments(commands)
     add_readers(commands)
     options = parser.parse_args(arguments)
     try:

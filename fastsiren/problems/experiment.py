@@ -18,8 +18,10 @@ from ..faults import OutputError, UsageError, from_os_error
 from ..files import atomic_output, output_lock
 from ..fit import Options, Problem, Settings, Trained, found_settings, train
 from ..fit import checkpoint as checkpoints
+from ..siren import Siren
 from ..stopping import Stop, stop_on_signals
 from ..tensorfile import TensorFile
+from .plain_networks import PlainSiren
 
 __all__ = ["Experiment", "Solution", "Source", "solve"]
 
@@ -49,11 +51,17 @@ class Experiment(Problem):
     """Settings of `--quick`: under a minute on two cores, and still a result that means something."""
     bound: ClassVar[float]
     """What the merit is at least (at most, where lower is better) with these; a wrong derivative does not get there."""
+    published: ClassVar[str] = ""
+    """Figure of the paper or of others, at what size, and where it is from."""
     sources: ClassVar[tuple[Source, ...]] = ()
 
     def contenders(self) -> dict[str, Callable[[], nn.Module]]:
         """What makes each network, ours first; the others are trained too when a comparison is asked for."""
         return {self.ours: self.network}
+
+    def plain(self, net: nn.Module) -> nn.Module | None:
+        """The same parameters as a plain module, for comparisons of speed; None where there is none."""
+        return PlainSiren(net) if isinstance(net, Siren) else None
 
     @abstractmethod
     def write(self, solution: Solution, home: Path) -> None:
