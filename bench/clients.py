@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from torch import Tensor
 
 from fastsiren.dropin import colab, diff_operators
 
-from . import official
-from .official import OMEGA, loss_of
+from .official import OMEGA, divergence, gradient, loss_of
 from .problem import Contender, Problem, Unavailable, training_call
+
+
+NOTEBOOK = SimpleNamespace(gradient=gradient, laplace=lambda y, x: divergence(gradient(y, x), x))
+"""The derivative functions of the notebook: nested autograd.grad."""
 
 
 def import_only(problem: Problem) -> Contender:
     """Return the step in which the import of the class is all that changed: derivatives by nested autograd.grad."""
-    return client("import_only", problem, official)
+    return client("import_only", problem, NOTEBOOK)
 
 
 def with_operators(problem: Problem) -> Contender:
@@ -31,7 +35,7 @@ def client(name: str, problem: Problem, operators: Any) -> Contender:
     Args:
         name: Of the contender.
         problem: The inputs.
-        operators: Has gradient and divergence, with the notebook's signatures.
+        operators: Has gradient and laplace, with the notebook's signatures.
     """
     w, x, target = problem.workload, problem.x, problem.target
     net = colab.Siren(w.d, w.width, w.layers, w.o, outermost_linear=True, first_omega_0=OMEGA, hidden_omega_0=OMEGA)
@@ -41,10 +45,8 @@ def client(name: str, problem: Problem, operators: Any) -> Contender:
         output, coords = net(x)
         if w.kind == "train_value":
             return loss_of(w.kind, (output,), target)
-        gradient = operators.gradient(output, coords)
-        if w.kind != "train_laplacian":
-            return loss_of(w.kind, (gradient,), target)
-        return loss_of(w.kind, (operators.divergence(gradient, coords),), target)
+        derivative = operators.laplace if w.kind == "train_laplacian" else operators.gradient
+        return loss_of(w.kind, (derivative(output, coords),), target)
 
     parameters = list(net.parameters())
     return Contender(name, training_call(loss, parameters), parameters)
