@@ -12,7 +12,6 @@ from fastsiren.dropin import colab, diff_operators
 from .official import OMEGA, divergence, gradient, loss_of
 from .problem import Contender, Problem, Unavailable, training_call
 
-
 NOTEBOOK = SimpleNamespace(gradient=gradient, laplace=lambda y, x: divergence(gradient(y, x), x))
 """The derivative functions of the notebook: nested autograd.grad."""
 
