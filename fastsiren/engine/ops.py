@@ -140,7 +140,12 @@ class Table(NamedTuple):
 
 def table(backend: str) -> Table:
     """The differentiable passes of a backend."""
-    return Table(*(partial(function, backend=backend) for function in (value_fwd, jet_fwd, adjoint_fwd, sandwich_fwd)))
+    return Table(
+        partial(value_fwd, backend=backend),
+        partial(jet_fwd, backend=backend),
+        partial(adjoint_fwd, backend=backend),
+        partial(sandwich_fwd, backend=backend),
+    )
 
 
 def fusible() -> bool:
