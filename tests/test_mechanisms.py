@@ -192,8 +192,9 @@ def test_forward_mode_ad(quantity, backend):
     def use(measured):
         with forward_ad.dual_level():
             x = forward_ad.make_dual(points(), points().cos())
-            params = {name: forward_ad.make_dual(p, p.cos()) for name, p in parameters(measured).items()}
-            results = called(measured)(params, points()), called(measured)(parameters(measured), x)
+            params = dict(measured.named_parameters())
+            moved = {name: forward_ad.make_dual(p, p.cos()) for name, p in parameters(measured).items()}
+            results = called(measured)(moved, points()), called(measured)(params, x)
             return [forward_ad.unpack_dual(result).tangent for result in results]
 
     agree(quantity, use)
