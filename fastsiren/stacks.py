@@ -64,13 +64,20 @@ def unstack(stacked: SirenModule, nets: Sequence[SirenModule]) -> None:
         ValueError: numbers or shapes do not fit, or a network computes its parameters, which cannot be set then.
     """
     parts, nets = unpack(stacked), listed("nets", nets, "networks")
-    if networks_of(parts.weights, parts.biases) != len(nets):
-        raise ValueError(f"nets: got {len(nets)}, expected {networks_of(parts.weights, parts.biases)} as in the stack")
+    if any(w.ndim == 2 for w in parts.weights) or any(b.ndim == 1 for b in parts.biases):
+        raise ValueError("stacked: got one network or shared parameters, expected an axis of networks in all of them")
+    if len(parts.weights[0]) != len(nets):
+        raise ValueError(f"nets: got {len(nets)}, expected {len(parts.weights[0])} as in the stack")
+    own = [
+        parts._replace(weights=[w[i] for w in parts.weights], biases=[b[i] for b in parts.biases])
+        for i in range(len(nets))
+    ]
     found = [unpack(net) for net in nets]
-    for i, (net, parameters) in enumerate(zip(nets, found)):
-        own = parts._replace(weights=[w[i] for w in parts.weights], biases=[b[i] for b in parts.biases])
-        _check_alike(f"nets[{i}]", parameters, own)
-        _copy(f"nets[{i}]", own, parameters, unpack(net))
+    # Nothing is written before all are known to fit.
+    for i, parameters in enumerate(found):
+        _check_alike(f"nets[{i}]", parameters, own[i])
+    for i, parameters in enumerate(found):
+        _copy(f"nets[{i}]", own[i], parameters, unpack(nets[i]))
 
 
 def _check_alike(name: str, given: Parameters, first: Parameters) -> None:

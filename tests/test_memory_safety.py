@@ -29,7 +29,7 @@ needs_cpp = pytest.mark.skipif(not CPP, reason="the C++ backend is not among the
 GUARDED = """
     import itertools, sys
     import torch, guarded, oracle, passes
-    from fastsiren.engine import cpp
+    from fastsiren.engine import cpp, cpp_net
 
     class Torch:
         # torch for the adapter: what it allocates is guarded, and NaN until written.
@@ -41,7 +41,8 @@ GUARDED = """
         def empty_like(self, like):
             return self.empty(like.shape, dtype=like.dtype)
 
-    cpp.torch, engine = Torch(), passes.Engine("cpp", sys.argv[1])
+    cpp.torch = cpp_net.torch = Torch()
+    engine = passes.Engine("cpp", sys.argv[1])
     torch.set_num_threads(2)
     shapes = [(1, (1, 1, 1)), (17, (3, 33, 17, 2)), (49, (2, 15, 16, 5)), (63, (5, 127, 9)), (1155, (1, 8, 3, 1))]
     def repeated(given, per_point):

@@ -147,7 +147,7 @@ LEVELS = [
 # An implementation never imports another one, nor the reference.
 IMPLEMENTATIONS = {
     "reference": {"fastsiren.engine.reference", "fastsiren.engine.recurrences"},
-    "cpp": {"fastsiren.engine.cpp", "fastsiren._C"},
+    "cpp": {"fastsiren.engine.cpp", "fastsiren.engine.cpp_net", "fastsiren._C"},
     "triton": {"fastsiren.engine.triton", "fastsiren.kernels"},
 }
 

@@ -2,129 +2,28 @@
 
 Arguments are two-dimensional as the ops hand them over: x [N, D], directions [K, D] or [N, K, D], forms [R, K, K] or
 [N, R, K, K], combinations [C, O] or [N, C, O]; weights are [n_out, n_in], or [G, n_out, n_in] of G networks with N / G
-points each (pass_kind.py). This module owns every tensor and checks what memory safety needs; the extension sees
-addresses and sizes. Tensors of any strides are accepted: what is not contiguous is copied, and all of them are small
-beside the work. Nothing of size N x width is ever allocated.
+points each (pass_kind.py). This module and cpp_net.py own every tensor and check what memory safety needs; the
+extension sees addresses and sizes. Tensors of any strides are accepted: what is not contiguous is copied, and all of
+them are small beside the work. Nothing of size N x width is ever allocated.
 """
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastsiren import _C
+from fastsiren.engine.cpp_net import Net, Shape, net_of
 from fastsiren.engine.network import Grads
 
 TAKES_NETWORKS = True
 
-_SUFFIX = {torch.float32: "_f32", torch.float64: "_f64"}
 _PIXELS = {torch.float32: 1, torch.float64: 2, torch.uint8: 3, torch.uint16: 4}
 # Columns that a sum over points is cut into; see _summed.
 _COLUMNS = 64
 _LOSSES = {"value": 1, "gradient": 2, "laplacian": 3, "eikonal": 4}
-
-_Shape = tuple[int, ...]
-
-
-class _Net(NamedTuple):
-    """One network, or many, as the extension takes them, with the tensors its addresses point into."""
-
-    dtype: torch.dtype
-    axis: _Shape
-    """(G,) for G networks, () for one."""
-    weights: list[Tensor]
-    biases: list[Tensor]
-    args: Any
-
-    @property
-    def in_features(self) -> int:
-        return self.weights[0].shape[-1]
-
-    @property
-    def out_features(self) -> int:
-        return self.weights[-1].shape[-2]
-
-    @property
-    def networks(self) -> int:
-        return self.axis[0] if self.axis else 1
-
-    def points(self, x: Tensor) -> int:
-        """How many points x [N, D], or x [1, N / G, D] that all networks share, stands for; as many for each."""
-        N = x.shape[0] if x.ndim == 2 else x.shape[1] * self.networks
-        if N % self.networks:
-            raise ValueError(f"x: got {N} points for {self.networks} networks, expected as many for each")
-        return N
-
-    def call(self, name: str, *arguments: Any) -> None:
-        getattr(_C, name + _SUFFIX[self.dtype])(self.args, *arguments, torch.get_num_threads())
-
-    def rows(self, name: str, tensor: Tensor, *shape: int) -> Tensor:
-        """Return `tensor` contiguous after checking that the extension may read `shape` numbers from it."""
-        if tensor.dtype != self.dtype or not tensor.is_cpu:
-            raise TypeError(f"{name}: got {tensor.dtype} on {tensor.device}, expected {self.dtype} on the CPU")
-        if tensor.shape != shape:
-            raise ValueError(f"{name}: got shape {tuple(tensor.shape)}, expected {shape}")
-        return _stored(tensor)
-
-    def seeds(self, name: str, tensor: Tensor, N: int, *shape: int) -> Tensor:
-        """The same for seeds, which are `shape` for all points or [N, *shape]."""
-        per_point = tensor.ndim > len(shape)
-        return self.rows(name, tensor, *([N] if per_point else []), *shape)
-
-    def new(self, *shape: int) -> Tensor:
-        return torch.empty(shape, dtype=self.dtype, device="cpu")
-
-
-def _stored(tensor: Tensor) -> Tensor:
-    """Return the numbers of a tensor as they are read from its address: contiguous, negated where a view says so."""
-    # A zero tensor of forward-mode AD has no memory at all.
-    if tensor._is_zerotensor():
-        return torch.zeros_like(tensor)
-    if tensor.is_contiguous() and not tensor.is_neg():
-        return tensor
-    return tensor.detach().resolve_neg().contiguous()
-
-
-def _net(weights: Sequence[Tensor], biases: Sequence[Tensor], omegas: Sequence[float]) -> _Net:
-    dtype = weights[0].dtype
-    if dtype not in _SUFFIX:
-        raise TypeError(f"weights: got {dtype}, the C++ engine takes torch.float32 and torch.float64")
-    axis = weights[0].shape[:-2]
-    widths = [weights[0].shape[-1], *(weight.shape[-2] for weight in weights)]
-    W = _parameters("weights", weights, dtype, [(*axis, n, m) for m, n in itertools.pairwise(widths)])
-    b = _parameters("biases", biases, dtype, [(*axis, n) for n in widths[1:]])
-    W_at, b_at = ([tensor.data_ptr() for tensor in group] for group in (W, b))
-    W_steps, b_steps = ([tensor.stride(0) if axis else 0 for tensor in group] for group in (W, b))
-    networks = axis[0] if axis else 1
-    if networks and 0 in (*W_at, *b_at):
-        raise RuntimeError(
-            "weights, biases: got parameters whose memory was given back, as fully_shard does after backward; ask for "
-            "derivatives inside the call of the sharded network, net(x, quantity), such as net(x, fastsiren.laplacian)"
-        )
-    args = _C.NetArgs(networks, W_at, b_at, W_steps, b_steps, widths, [float(omega) for omega in omegas])
-    return _Net(dtype, tuple(axis), W, b, args)
-
-
-def _parameters(name: str, given: Sequence[Tensor], dtype: torch.dtype, shapes: list[tuple[int, ...]]) -> list[Tensor]:
-    for tensor in given:
-        if tensor.dtype != dtype or not tensor.is_cpu:
-            raise TypeError(f"{name}: got {tensor.dtype} on {tensor.device}, expected {dtype} on the CPU")
-    if [tensor.shape for tensor in given] != shapes:
-        got = [tuple(tensor.shape) for tensor in given]
-        raise ValueError(f"{name}: got shapes {got}, expected {shapes}, as the layers follow one another")
-    core = 2 if name == "weights" else 1
-    return [_stored(tensor) if tensor.ndim == core else _stored_networks(tensor) for tensor in given]
-
-
-def _stored_networks(tensor: Tensor) -> Tensor:
-    """The same with each network by itself contiguous; how far they lie apart is the stride in front."""
-    if len(tensor) and not tensor.stride(0):
-        return _stored(tensor[0]).expand_as(tensor)
-    whole = len(tensor) and tensor[0].is_contiguous() and not tensor.is_neg() and not tensor._is_zerotensor()
-    return tensor if whole else _stored(tensor)
 
 
 class _Call:
@@ -139,10 +38,10 @@ class _Call:
     def __init__(
         self,
         engine: str,
-        net: _Net,
+        net: Net,
         x: Tensor,
-        seeds: Mapping[str, tuple[Tensor, _Shape]],
-        results: Mapping[str, _Shape],
+        seeds: Mapping[str, tuple[Tensor, Shape]],
+        results: Mapping[str, Shape],
     ) -> None:
         self.engine, self.net, self.cores, self.results = engine, net, [core for _, core in seeds.values()], results
         N, shared = net.points(x), x.ndim == 3
@@ -173,13 +72,13 @@ class _Call:
         return losses, wanted.grads()
 
 
-def _jet(net: _Net, x: Tensor, directions: Tensor, forms: Tensor) -> _Call:
+def _jet(net: Net, x: Tensor, directions: Tensor, forms: Tensor) -> _Call:
     N, D, O, K, R = net.points(x), net.in_features, net.out_features, directions.shape[-2], forms.shape[-3]
     seeds = {"directions": (directions, (K, D)), "forms": (forms, (R, K, K))}
     return _Call("jet", net, x, seeds, {"y_bar": (N, O), "T_bar": (N, K, O), "S_bar": (N, R, O)})
 
 
-def _sandwich(net: _Net, x: Tensor, directions: Tensor, combinations: Tensor) -> _Call:
+def _sandwich(net: Net, x: Tensor, directions: Tensor, combinations: Tensor) -> _Call:
     N, D, O, K, C = net.points(x), net.in_features, net.out_features, directions.shape[-2], combinations.shape[-2]
     seeds = {"directions": (directions, (K, D)), "combinations": (combinations, (C, O))}
     return _Call("sandwich", net, x, seeds, {"y_bar": (N, O), "J_bar": (N, C, D), "H_bar": (N, C, K, K)})
@@ -243,7 +142,7 @@ def value_bwd(
 
 
 def _value(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], omegas: Sequence[float]) -> _Call:
-    net = _net(weights, biases, omegas)
+    net = net_of(weights, biases, omegas)
     return _jet(net, x, net.new(0, net.in_features), net.new(0, 0, 0))
 
 
@@ -256,7 +155,7 @@ def jet_fwd(
     omegas: Sequence[float],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return y [N, O], T [N, K, O] and S [N, R, O]."""
-    y, T, S = _jet(_net(weights, biases, omegas), x, directions, forms).forward()
+    y, T, S = _jet(net_of(weights, biases, omegas), x, directions, forms).forward()
     return y, T, S
 
 
@@ -276,7 +175,7 @@ def jet_bwd(
     need_params: bool,
 ) -> Grads:
     """Vector-Jacobian product of jet_fwd; seeds are V_bar and M_bar."""
-    call = _jet(_net(weights, biases, omegas), x, directions, forms)
+    call = _jet(net_of(weights, biases, omegas), x, directions, forms)
     return call.backward([y_bar, T_bar, S_bar], need_x, need_seeds, need_params)
 
 
@@ -289,7 +188,7 @@ def sandwich_fwd(
     omegas: Sequence[float],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return y [N, O], J [N, C, D] and H [N, C, K, K]."""
-    y, J, H = _sandwich(_net(weights, biases, omegas), x, directions, combinations).forward()
+    y, J, H = _sandwich(net_of(weights, biases, omegas), x, directions, combinations).forward()
     return y, J, H
 
 
@@ -309,7 +208,7 @@ def sandwich_bwd(
     need_params: bool,
 ) -> Grads:
     """Vector-Jacobian product of sandwich_fwd; seeds are V_bar and E_bar."""
-    call = _sandwich(_net(weights, biases, omegas), x, directions, combinations)
+    call = _sandwich(net_of(weights, biases, omegas), x, directions, combinations)
     return call.backward([y_bar, J_bar, H_bar], need_x, need_seeds, need_params)
 
 
@@ -343,7 +242,7 @@ def adjoint_bwd(
 def _adjoint(
     x: Tensor, combinations: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], omegas: Sequence[float]
 ) -> _Call:
-    net = _net(weights, biases, omegas)
+    net = net_of(weights, biases, omegas)
     return _sandwich(net, x, net.new(0, net.in_features), combinations)
 
 
@@ -360,7 +259,7 @@ def loss_fwd(
     reduction: str,
 ) -> tuple[Tensor, Grads]:
     """Losses [] or [G] and parameter gradients in one pass over tiles of points; kinds as in composed_loss.py."""
-    net = _net(weights, biases, omegas)
+    net = net_of(weights, biases, omegas)
     N, D, O = net.points(x), net.in_features, net.out_features
     if (target is None) != (kind == "eikonal"):
         raise ValueError(f"target: got {target}, expected a tensor for every loss but 'eikonal', which takes None")
@@ -374,7 +273,7 @@ def loss_fwd(
     return losses.fill_(torch.nan) if n == 0 and reduction == "mean" else losses, grads
 
 
-def _loss_call(net: _Net, kind: str, x: Tensor) -> _Call:
+def _loss_call(net: Net, kind: str, x: Tensor) -> _Call:
     """The cheapest pass that makes what the loss is of: reverse mode when there are fewer outputs than inputs."""
     D, O = net.in_features, net.out_features
     identity = torch.eye(D, dtype=net.dtype, device="cpu")
@@ -399,7 +298,7 @@ def grid_fwd(
     offset: float,
 ) -> None:
     """Decode a grid straight into `out`; its coordinates are never stored."""
-    net = _net(weights, biases, omegas)
+    net = net_of(weights, biases, omegas)
     size = math.prod(shape), net.out_features
     usable = out.device.type == "cpu" and out.is_contiguous() and out.dtype in _PIXELS
     if tuple(out.shape) != size or not usable:
