@@ -186,6 +186,10 @@ class Siren(nn.Module):
         Returns:
             The values [..., O], or quantity(net, x).
 
+        Raises:
+            TypeError: `x` is no tensor of the parameters' dtype, or `quantity` no function.
+            ValueError: `x` has another last dimension than D, or is on another device.
+
         Example:
             >>> import torch, fastsiren
             >>> net, x = fastsiren.Siren(2, 16, 1, 1), torch.rand(5, 2)
@@ -194,7 +198,10 @@ class Siren(nn.Module):
             (True, torch.Size([]))
         """
         if quantity is not None:
+            if not callable(quantity):
+                raise TypeError(f"quantity: got {described(quantity)}, expected None or a function of a network and x")
             return quantity(self, x)
+        _refuse_static_graph(self, x)
         weights, biases, omegas, outermost_linear, precision = self.siren_parameters()
         return functional.siren(
             x, weights, biases, omegas=omegas, outermost_linear=outermost_linear, precision=precision
@@ -286,6 +293,20 @@ def _refuse_shards(parameters: list[Tensor]) -> None:
                 "net: got sharded parameters (DTensor), which are whole inside the call of the module only; call it as "
                 "net(x, quantity), such as net(x, fastsiren.laplacian)"
             )
+
+
+def _refuse_static_graph(net: nn.Module, x: Tensor) -> None:
+    """Raise where the first backward, of derivatives in x, would be averaged in place of that of the loss."""
+    if torch.compiler.is_compiling() or not torch.distributed.is_available():
+        return
+    wrapper = nn.parallel.DistributedDataParallel._get_active_ddp_module()
+    if wrapper is None or not (wrapper.module is net and wrapper.static_graph):
+        return
+    if torch.is_grad_enabled() and isinstance(x, Tensor) and x.requires_grad and x.is_leaf:
+        raise RuntimeError(
+            "x: got a leaf that requires gradients in DistributedDataParallel(static_graph=True), which averages at "
+            "the first backward; ask for derivatives as net(x, quantity), such as net(x, fastsiren.laplacian)"
+        )
 
 
 def _device(given: torch.device | str | int | None) -> torch.device:

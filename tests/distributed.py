@@ -80,6 +80,8 @@ CASES: dict[str, tuple[Callable[[Any], nn.Module], Case]] = {
     "ddp losses views": (ddp(gradient_as_bucket_view=True), LOSSES),
     "ddp nested": (ddp(), NESTED),
     "ddp nested unused": (ddp(find_unused_parameters=True), NESTED),
+    "ddp nested static": (ddp(static_graph=True), NESTED),
+    "ddp value static": (ddp(static_graph=True), VALUE),
     "ddp with value": (ddp(), WITH_VALUE),
     "ddp jets outside": (ddp(), JETS_OUTSIDE),
     "ddp losses outside": (ddp(), LOSSES_OUTSIDE),

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, stack_module_state, vjp, vmap
 
-from mechanisms import Measured, assert_same, both, every, gradients, loss, points, siren
+from mechanisms import OURS, Measured, assert_same, both, every, gradients, loss, on, points, siren
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`torch.jit.script"),
@@ -136,6 +136,18 @@ def test_func_jacfwd(quantity, backend):
 @every
 def test_func_hessian(quantity, backend):
     use_func("hessian", quantity)
+
+
+@on("jets", "losses")
+def test_functional_call_of_net_x_quantity(quantity, backend):
+    ours, plain = both(quantity)
+
+    def asked(net, x):
+        return loss(OURS[quantity](net, x))
+
+    params = {name: p.detach() for name, p in ours.net.named_parameters()}
+    found = grad(lambda p: functional_call(ours.net, p, (points(), asked)))(params)
+    assert_same(found, gradients(plain, points()))
 
 
 @every

@@ -44,8 +44,8 @@ def assert_raised(case: dict[str, Any], error: str, message: str) -> None:
 @on("value", "jets", "losses")
 def test_distributeddataparallel(quantity, cases):
     assert_synchronised(cases[f"ddp {quantity}"])
-    for variant in {"jets": ["jets static"], "losses": ["losses views"]}.get(quantity, []):
-        assert_synchronised(cases[f"ddp {variant}"])
+    variant = {"value": "value static", "jets": "jets static", "losses": "losses views"}[quantity]
+    assert_synchronised(cases[f"ddp {variant}"])
 
 
 @on("value", "losses")
@@ -55,9 +55,14 @@ def test_distributeddataparallel_and_autograd_grad(quantity, cases):
         assert_synchronised(cases[f"ddp {case}"])
 
 
+@on("value")
+def test_distributeddataparallel_static_graph_and_autograd_grad_raises(quantity, cases):
+    assert_raised(cases["ddp nested static"], "RuntimeError", "averages at the first backward")
+
+
 @on("jets", "losses")
 def test_distributeddataparallel_given_to_a_function_raises(quantity, cases):
-    assert_raised(cases[f"ddp {quantity} outside"], "TypeError", "call a wrapper as net(x, quantity)")
+    assert_raised(cases[f"ddp {quantity} outside"], "TypeError", "of a wrapper, ask in its call")
 
 
 @on("value", "jets", "losses")

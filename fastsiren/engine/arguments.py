@@ -19,7 +19,7 @@ def unpack(net: SirenModule) -> Parameters:
     method = getattr(net, "siren_parameters", None)
     if not callable(method) or isinstance(net, type):
         wrapped = callable(getattr(getattr(net, "module", None), "siren_parameters", None))
-        hint = "; call a wrapper as net(x, quantity), such as net(x, fastsiren.laplacian)" if wrapped else ""
+        hint = "; of a wrapper, ask in its call, as wrapper(x, fastsiren.laplacian) does for a Siren" if wrapped else ""
         raise TypeError(
             f"net: got {described(net)}, expected a fastsiren.Siren or a module with a method siren_parameters() -> "
             f"fastsiren.engine.network.Parameters{hint}"
