@@ -1,6 +1,6 @@
 """The form of the tables of errors: a function, what is wrong with a call of it, the error, words of its message.
 
-Messages take one line and begin with the name of an argument that the row changes.
+Messages take one line and begin with the name of an argument that the row changes, or of an entry of one.
 """
 
 import inspect
@@ -41,7 +41,7 @@ def not_like(argument: str, good: Tensor) -> list[tuple[Any, ...]]:
         ({argument: good.tolist()}, TypeError, "of type ", "expected a torch.Tensor"),
         ({argument: good.numpy()}, TypeError, "of type ndarray, expected a torch.Tensor"),
         ({argument: good.long()}, TypeError, f"got dtype torch.int64, expected {good.dtype}"),
-        ({argument: good + 0j}, TypeError, f"got dtype torch.complex128, expected {good.dtype}"),
+        ({argument: good + 0j}, TypeError, f"got dtype {(good + 0j).dtype}, expected {good.dtype}"),
         ({argument: good.half()}, TypeError, f"got dtype torch.float16, expected {good.dtype}"),
         ({argument: good.to("meta")}, ValueError, "got device meta, expected cpu"),
         ({argument: good.to_sparse()}, TypeError, "got layout torch.sparse_coo, expected torch.strided"),
@@ -94,7 +94,8 @@ def check(calls: dict[str, Call], row: Row) -> None:
     assert type(caught.value) is row.error, said
     assert "\n" not in said and all(word in said for word in row.words), said
     named = {part.split("[")[0] for part in said.partition(": ")[0].split(", ")}
-    assert named & set(row.changes), said
+    entries = {key for value in row.changes.values() if isinstance(value, dict) for key in value}
+    assert named & {*row.changes, *entries}, said
 
 
 def without_row(calls: dict[str, Call], table: Iterable[Row]) -> set[str]:

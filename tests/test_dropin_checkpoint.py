@@ -72,8 +72,6 @@ def test_a_last_sine_layer():
     twin, x = colab.Siren(2, 8, 1, 3, first_omega_0=2, hidden_omega_0=4).double(), oracle.uniform(5, 2)
     twin.load_state_dict(remap(net.state_dict(), "colab", omegas=OMEGAS, new_omegas=(2.0, 4.0)))
     assert oracle.relative_error(value(twin, x), net(x)) <= 1e-12
-    with pytest.raises(ValueError, match="last layer: is a sine layer, but 'coin' has a linear one"):
-        remap(net.state_dict(), "coin", omegas=OMEGAS)
 
 
 def test_networks_without_biases():
@@ -82,13 +80,13 @@ def test_networks_without_biases():
     twin = lucidrains.SirenNet(2, 8, 3, 2, 30.0, use_bias=False).double()
     twin.load_state_dict(state)
     assert oracle.relative_error(twin(x), net(x)) <= 1e-12
-    with pytest.raises(ValueError, match=r"biases: missing in layers \[0, 1, 2\], which 'colab' cannot have"):
+    with pytest.raises(ValueError, match=r"to: got 'colab' with biases in layers \[0, 1, 2\]"):
         remap(net.state_dict(), "colab", "coin", (30.0, 30.0))
-    with pytest.raises(ValueError, match=r"has no bias to take up the \+0.5"):
+    with pytest.raises(ValueError, match=r"expected one to take up the \+0.5"):
         remap(net.state_dict(), "coin", "coinpp", (30.0, 30.0))
     first = finer.Siren(2, 8, 1, 3, bias=False)
     assert list(remap(first.state_dict(), "finer", omegas=OMEGAS)) == list(first.state_dict())
-    with pytest.raises(ValueError, match=r"biases: missing in layers \[0\], which 'wire' cannot have"):
+    with pytest.raises(ValueError, match=r"to: got 'wire' with biases in layers \[0\]"):
         remap(first.state_dict(), "wire", omegas=OMEGAS)
 
 
@@ -113,8 +111,6 @@ def test_wrapped_networks_are_read():
     net = lucidrains.SirenNet(2, 8, 3, 2)
     wrapped = lucidrains.SirenWrapper(net, 4, 3).state_dict()
     assert list(remap(wrapped, "lucidrains", omegas=(30.0, 1.0))) == list(net.state_dict())
-    with pytest.raises(ValueError, match="to: got 'lucidrains-wrapper', which also holds"):
-        remap(wrapped, "lucidrains-wrapper", omegas=(30.0, 1.0))
 
 
 def test_default_omegas_are_said():
@@ -134,46 +130,10 @@ def test_ambiguous_keys_need_a_name():
         remap(state, "colab", omegas=OMEGAS)
 
 
-def changed(**changes):
-    """The state of a notebook network with some entries replaced, or None to leave them out."""
-    state = dict(colab.Siren(2, 8, 2, 3, True).state_dict())
-    for key, tensor in changes.items():
-        name = key.replace("__", ".")
-        state.pop(name, None)
-        if tensor is not None:
-            state[name] = tensor
-    return state
-
-
-BAD = {
-    "layer missing": (changed(net__1__linear__weight=None), {}, KeyError, "keys fit no known layout"),
-    "named": (changed(net__1__linear__weight=None), {"source": "colab"}, KeyError, "of .colab.: net.1.linear.weight"),
-    "left over": (changed(grid=torch.ones(1)), {"source": "wire"}, KeyError, "of 'wire': grid left over"),
-    "width": (changed(net__1__linear__weight=torch.ones(8, 7)), {}, ValueError, r"layer 1: got weight \(8, 7\)"),
-    "bias": (changed(net__1__linear__bias=torch.ones(7)), {}, ValueError, r"layer 1: .* bias \(7,\)"),
-    "no bias": (changed(net__1__linear__bias=None), {}, ValueError, r"biases: missing in layers \[1\]"),
-    "other layout": (changed(), {"source": "dalmia"}, KeyError, "keys of 'dalmia': network.0.weight or"),
-    "unknown source": (changed(), {"source": "siren"}, ValueError, "source: got 'siren', expected one of 'fastsiren'"),
-    "unknown target": (changed(), {"to": "siren"}, ValueError, "to: got 'siren', expected one of 'fastsiren'"),
-    "omega 0": (changed(), {"omegas": (30.0, 0.0)}, ValueError, "omegas: got .* expected two numbers other than zero"),
-    "omega text": (changed(), {"omegas": ("30", 1.0)}, TypeError, "omegas: got '30'"),
-    "literal": (changed(), {"to": "official", "new_omegas": (30.0, 1.0)}, ValueError, "'official' has the literals"),
-    "empty": ({}, {}, KeyError, "keys fit no known layout"),
-    "hypernetwork": ({"hyper_net.nets.0.net.0.0.weight": torch.ones(1)}, {}, KeyError, "parameters of a hypernetwork"),
-    "modulated": ({**coinpp.ModulatedSiren(2, 8, 3, 3).state_dict()}, {}, KeyError, "a modulated network; fold"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("state", "options", "error", "match"), BAD.values(), ids=BAD)
-def test_what_does_not_fit_is_refused(state, options, error, match):
-    with pytest.raises(error, match=match):
-        remap(state, **{"to": "fastsiren", "omegas": OMEGAS, **options})
-
-
 def test_widths_that_a_class_cannot_have():
     state = dalmia.SIREN([8, 7], 2, 3).state_dict()
     assert next(iter(remap(state, "i3d", omegas=OMEGAS))) == "net.0.0.weight"
-    with pytest.raises(ValueError, match=r"widths: got \[7, 8\] of sine layers, but 'colab' has one width"):
+    with pytest.raises(ValueError, match=r"to: got 'colab' with one width of sine layers, expected .* \[7, 8\]"):
         remap(state, "colab", omegas=OMEGAS)
 
 
@@ -189,10 +149,6 @@ def test_vectors(order):
     back = unflatten(vector, (2, 5, 5, 3), order)
     assert list(back) == list(net.state_dict())
     assert all(torch.equal(back[key], tensor) for key, tensor in net.state_dict().items())
-    with pytest.raises(ValueError, match=r"vector: got shape \(62,\), expected \(63,\)"):
-        unflatten(vector[1:], (2, 5, 5, 3), order)
-    with pytest.raises(ValueError, match="order: got 'rows'"):
-        flatten(net.state_dict(), "rows")
 
 
 def test_every_layout_is_tried_here():

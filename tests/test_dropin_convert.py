@@ -298,11 +298,6 @@ def test_refusals(build, match):
         fastsiren.convert(build())
 
 
-def test_only_modules_are_converted():
-    with pytest.raises(TypeError, match=r"module: got type, expected a torch\.nn\.Module"):
-        fastsiren.convert(plain.Coin)
-
-
 def test_what_stays_is_said():
     model = nn.ModuleDict({"good": plain.Wire(2, 8, 1, 1), "bad": plain.Finer(2, 8, 1, 1)})
     with pytest.warns(UserWarning, match="not evaluated as a whole: ModuleDict.bad.net: its forward has other"):

@@ -93,8 +93,6 @@ def test_film_of_light_fields(shape, linear, monkeypatch):
     mods = [oracle.normal(*shape, seed=i) for i in range(6)]
     agree([run(ours), run(theirs)], [oracle.uniform(2, 5, 2), *mods], ours, theirs)
     assert len(calls) == (shape != (2, 5, 8))
-    with pytest.raises(ValueError, match="film: got 1 of them, expected 3"):
-        ours.forward_with_film(oracle.uniform(2, 5, 2), [{"gamma": mods[0], "beta": mods[1]}])
 
 
 @pytest.mark.parametrize("shape", [(8,), (2, 1, 8), (5, 8), (1,)], ids=str)
@@ -105,8 +103,6 @@ def test_mods_of_lucidrains(shape, monkeypatch):
     agree([lambda x, *m: ours(x, m), lambda x, *m: theirs(x, m)], [oracle.uniform(2, 5, 2), *mods], ours, theirs)
     agree([lambda x, m: ours(x, m), lambda x, m: theirs(x, m)], [oracle.uniform(2, 5, 2), mods[0]], ours, theirs)
     assert len(calls) == 2 * (shape != (5, 8))
-    with pytest.raises(ValueError, match="mods: got 2 of them, expected 3"):
-        ours(oracle.uniform(5, 2), tuple(mods[:2]))
 
 
 def test_siren_wrapper():
@@ -128,9 +124,6 @@ def test_siren_wrapper():
     assert torch.allclose(wrapper(img, latent=latent), (expected - img).square().mean(), atol=1e-6)
     both = wrapper(latent=torch.stack([latent, -latent]))
     assert torch.allclose(both[:1], expected, atol=1e-5) and both.shape == (2, 3, 3, 4)
-    for given in ({}, {"latent": None}):
-        with pytest.raises(ValueError, match="latent: expected one exactly when"):
-            wrapper(**given)
     assert "grid" not in lucidrains.SirenWrapper(net, 4, 3, persistent_grid=False).state_dict()
     with pytest.raises(TypeError, match="modulated by latents"):
         fastsiren.laplacian(wrapper, wrapper.grid)
@@ -256,5 +249,3 @@ def test_functa_from_latents():
     assert oracle.relative_error(net.modulated_forward(x, latents), net.net[-1](h) + 0.5) <= 1e-12
     own = net.modulated_forward(x[:1], net.latent[None])
     assert oracle.relative_error(net(x[0]), own[0]) <= 1e-12
-    with pytest.raises(ValueError, match="use_meta_sgd: got True"):
-        functa.ModulatedSiren(2, use_meta_sgd=True)

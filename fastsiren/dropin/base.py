@@ -15,6 +15,7 @@ from .. import functional
 from ..engine.network import Parameters
 from ..engine.values import number
 from ..modulation import Conditioned, modulated
+from . import checks
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -37,6 +38,8 @@ class FusedSiren(nn.Module):
     """Precision of hidden products, "fp32", "tf32", "fp16" or "bf16"; None takes the one in force."""
     called: tuple[str, ...] = ()
     """Children that are called as modules, so that their hooks fire."""
+    points = "x"
+    """What `forward` calls the coordinates."""
 
     def siren_layers(self) -> list[Layer]:
         """The layers, first to last."""
@@ -52,7 +55,9 @@ class FusedSiren(nn.Module):
         Raises:
             KeyError: `params` lacks one of the names.
             RuntimeError: an inner module has hooks, which one fused pass does not run.
-            TypeError: a frequency is no number, or the network does not end in a linear or a sine layer.
+            TypeError: `params` is no dict of tensors, a frequency is no number, or the network does not end in a
+                linear or a sine layer.
+            ValueError: one of `params` does not have the shape of the parameter that it stands for.
         """
         refuse_hooks(self)
         return spell(self.siren_layers(), self.precision, None if params is None else self._lookup(params))
@@ -62,7 +67,8 @@ class FusedSiren(nn.Module):
 
         def find(linear: Any) -> tuple[Tensor, Tensor | None]:
             weight, bias = (f"{names[linear]}.{part}" for part in ("weight", "bias"))
-            return params[weight], params.get(bias) if linear.bias is None else params[bias]
+            found = checks.replaced(params, weight, linear.weight)
+            return found, params.get(bias) if linear.bias is None else checks.replaced(params, bias, linear.bias)
 
         return find
 
@@ -78,7 +84,7 @@ class FusedSiren(nn.Module):
 
     def evaluate(self, x: Tensor, **modulations: Sequence[Tensor | None]) -> Tensor:  # [..., D] -> [..., O]
         """Evaluate the network, with modulations as `evaluate_modulated` takes them."""
-        return evaluate_modulated(x, self.siren_parameters(), **modulations)
+        return evaluate_modulated(x, self.siren_parameters(), self.points, **modulations)
 
 
 class WithLastLayer(FusedSiren):
@@ -104,7 +110,7 @@ class WithLastLayer(FusedSiren):
             return super().evaluate(x, **modulations)
         refuse_hooks(self)
         linear = spell([*self.hidden(), self._last(None)], self.precision)
-        return final(evaluate_modulated(x, linear, **modulations))
+        return final(evaluate_modulated(x, linear, self.points, **modulations))
 
 
 def refuse_hooks(module: FusedSiren) -> None:
@@ -164,8 +170,15 @@ def spell(
     return Conditioned(weights, biases, omegas, linear_last, precision)
 
 
-def evaluate(x: Tensor, params: Parameters) -> Tensor:  # [..., D] -> [..., O]
-    """Evaluate a network; an axis of one network, on all or some of its parameters, is that of a shared one."""
+def evaluate(x: Tensor, params: Parameters, name: str = "x") -> Tensor:  # [..., D] -> [..., O]
+    """Evaluate a network; an axis of one network, on all or some of its parameters, is that of a shared one.
+
+    Args:
+        x: coordinates.
+        params: the network.
+        name: what the caller calls the coordinates.
+    """
+    checks.points(name, x, params.weights[0])
     count = max(
         [1, *(w.shape[0] for w in params.weights if w.ndim > 2), *(b.shape[0] for b in params.biases if b.ndim > 1)]
     )
@@ -178,14 +191,17 @@ def evaluate(x: Tensor, params: Parameters) -> Tensor:  # [..., D] -> [..., O]
     return y.unsqueeze(0) if batched and count == 1 and x.ndim < 3 else y
 
 
-def evaluate_modulated(x: Tensor, params: Parameters, **modulations: Sequence[Tensor | None]) -> Tensor:
+def evaluate_modulated(
+    x: Tensor, params: Parameters, name: str = "x", /, **modulations: Sequence[Tensor | None]
+) -> Tensor:
     """Evaluate m sin(alpha (s (W h + b) + t) + phi) per sine layer, with lists as `modulated` takes them.
 
     Each entry broadcasts against the result [..., H] of its layer, or is None. Where entries are the same for all
     points of a network, [H] or [B, 1, H] for x [B, N, D], the network is evaluated in one pass; else layer by layer.
     """
     if not modulations:
-        return evaluate(x, params)
+        return evaluate(x, params, name)
+    checks.points(name, x, params.weights[0])
     widths = [weight.shape[-2] for weight in params.weights]
     full = _completed(params, modulations)
     folded = {
@@ -269,6 +285,8 @@ class SineLayer(nn.Module):
         self, in_features: int, out_features: int, bias: bool = True, is_first: bool = False, omega_0: float = 30
     ) -> None:
         super().__init__()
+        checks.sizes(in_features=in_features, out_features=out_features)
+        checks.omegas(omega_0=omega_0)
         self.omega_0 = omega_0
         self.is_first = is_first
         self.in_features = in_features
@@ -286,10 +304,12 @@ class SineLayer(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:  # [..., n_in] -> [..., n_out]
         """Evaluate this layer alone."""
+        checks.points("input", input, self.linear.weight)
         return torch.sin(self.omega_0 * self.linear(input))
 
     def forward_with_intermediate(self, input: Tensor) -> tuple[Tensor, Tensor]:
         """The sine and its argument, in this order."""
+        checks.points("input", input, self.linear.weight)
         intermediate = self.omega_0 * self.linear(input)
         return torch.sin(intermediate), intermediate
 
@@ -298,6 +318,7 @@ class SineStack(FusedSiren):
     """A network `net` of layers with `linear` and `omega_0`, the last one a linear layer or another of these."""
 
     net: Any
+    points = "coords"
 
     def siren_layers(self) -> list[Layer]:
         """The layers, first to last."""
@@ -329,7 +350,14 @@ def stack(
         omegas: of the first and of the other layers.
         last: makes the last layer.
         first: arguments that only the first layer gets.
+
+    Raises:
+        TypeError: a size or an omega is of the wrong type.
+        ValueError: one is out of range.
     """
+    checks.sizes(in_features=in_features, hidden_features=hidden_features, out_features=out_features)
+    checks.sizes(0, hidden_layers=hidden_layers)
+    checks.omegas(first_omega_0=omegas[0], hidden_omega_0=omegas[1])
     made = [layer(in_features, hidden_features, omega_0=omegas[0], **{"is_first": True, **first})]
     widths = [hidden_features] * hidden_layers + ([out_features] if last is None else [])
     made += [layer(hidden_features, width, is_first=False, omega_0=omegas[1]) for width in widths]
@@ -337,9 +365,9 @@ def stack(
 
 
 def linear_last(
-    in_features: int, out_features: int, bound: float, make: Callable[[int, int], nn.Linear] = nn.Linear
+    in_features: int, out_features: int, omega: float, make: Callable[[int, int], nn.Linear] = nn.Linear
 ) -> nn.Linear:
-    """A linear layer drawn in +-bound."""
+    """A linear layer drawn as a hidden one with some omega."""
     linear = make(in_features, out_features)
-    draw(linear, bound)
+    draw(linear, siren_bound(in_features, omega, is_first=False))
     return linear

@@ -30,6 +30,7 @@ class Link(NamedTuple):
 class FusedChain(FusedSiren):
     """An nn.Sequential that is a SIREN; it calls none of its modules."""
 
+    points = "input"
     links: list[Link]
     kinds: list[tuple[str, type[nn.Module]]]
     """Names and classes of the modules when the links were read."""
@@ -52,7 +53,7 @@ class FusedChain(FusedSiren):
 
     def forward(self, input: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:  # [..., D] -> [..., O]
         """Evaluate the chain, with parameters of somebody else if they are given."""
-        return evaluate(input, self.siren_parameters(params))
+        return evaluate(input, self.siren_parameters(params), self.points)
 
 
 def kinds(module: nn.Module) -> list[tuple[str, type[nn.Module]]]:

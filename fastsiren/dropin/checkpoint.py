@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..engine.values import number
+from ..engine.values import described, frequency, listed, one_of, whole_number
 
 __all__ = ["LAYOUTS", "Layout", "flatten", "remap", "unflatten"]
 
@@ -115,7 +115,7 @@ def remap(
 
     Raises:
         KeyError: keys are missing or left over.
-        TypeError: a frequency is no number.
+        TypeError: an argument is of the wrong type.
         ValueError: a name is unknown, the source is ambiguous, or something does not fit the target.
 
     Example:
@@ -126,8 +126,8 @@ def remap(
         >>> official.SingleBVPNet(hidden_features=16, num_hidden_layers=1).load_state_dict(state)
         <All keys matched successfully>
     """
-    name = _recognise(state_dict) if source is None else source
-    old, new = _layout("source", name), _layout("to", to)
+    state_dict, name = _named(state_dict, source)
+    old, new = LAYOUTS[name], LAYOUTS[one_of("to", to, list(LAYOUTS))]
     network = _take_apart(state_dict, name)
     before = _frequencies("omegas", omegas, name, old.omegas)
     after = _frequencies("new_omegas", new_omegas, to, new.omegas if new.fixed else before)
@@ -145,9 +145,10 @@ def flatten(state_dict: Mapping[str, Tensor], order: str, source: str | None = N
 
     Raises:
         KeyError: keys are missing or left over.
+        TypeError: an argument is of the wrong type.
         ValueError: a name is unknown, or a layer has no bias.
     """
-    weights, biases, _ = _take_apart(state_dict, _recognise(state_dict) if source is None else source)
+    weights, biases, _ = _take_apart(*_named(state_dict, source))
     parts: list[Tensor] = []
     for weight, bias in zip(weights, biases, strict=True):
         if bias is None:
@@ -165,6 +166,7 @@ def unflatten(vector: Tensor, widths: Sequence[int], order: str) -> State:
         order: as in `flatten`.
 
     Raises:
+        TypeError: an argument is of the wrong type.
         ValueError: the name is unknown, or the vector has another length.
 
     Example:
@@ -173,6 +175,11 @@ def unflatten(vector: Tensor, widths: Sequence[int], order: str) -> State:
         >>> state["net.0.linear.bias"], state["net.1.weight"]
         (tensor([6., 7., 8.]), tensor([[ 9., 10., 11.]]))
     """
+    widths = [whole_number("widths", width, least=1) for width in listed("widths", widths, "ints")]
+    if len(widths) < 3:
+        raise ValueError(f"widths: got {widths}, expected inputs, at least one width of a sine layer, outputs")
+    if not isinstance(vector, Tensor) or not vector.is_floating_point():
+        raise TypeError(f"vector: got {described(vector)}, expected a torch.Tensor of floats")
     sizes: list[int] = []
     for n_in, n_out in pairwise(widths):
         sizes += [n_in * n_out, n_out] if _weight_first(order) else [n_out, n_in * n_out]
@@ -189,15 +196,18 @@ def unflatten(vector: Tensor, widths: Sequence[int], order: str) -> State:
 
 
 def _weight_first(order: str) -> bool:
-    if order not in ("inr2vec", "fit-a-nef"):
-        raise ValueError(f"order: got {order!r}, expected 'inr2vec' or 'fit-a-nef'")
-    return order == "inr2vec"
+    return one_of("order", order, ("inr2vec", "fit-a-nef")) == "inr2vec"
 
 
-def _layout(argument: str, name: str) -> Layout:
-    if name not in LAYOUTS:
-        raise ValueError(f"{argument}: got {name!r}, expected one of {', '.join(map(repr, LAYOUTS))}")
-    return LAYOUTS[name]
+def _named(state: Mapping[str, Tensor], source: str | None) -> tuple[Mapping[str, Tensor], str]:
+    """A state dict and the name of its layout, once it is known to be one."""
+    if not isinstance(state, Mapping):
+        raise TypeError(f"state_dict: got {described(state)}, expected a mapping of names to tensors")
+    for key, value in state.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor) or not value.is_floating_point():
+            raise TypeError(f"state_dict: got {described(value)} under {key!r}, expected a torch.Tensor of floats")
+    name = one_of("source", source, list(LAYOUTS), or_none=True)
+    return state, _recognise(state) if name is None else name
 
 
 def _recognise(state: Mapping[str, Tensor]) -> str:
@@ -246,30 +256,34 @@ def _unfit(state: Mapping[str, Tensor], layout: Layout) -> str | None:
 
 
 def _take_apart(state: Mapping[str, Tensor], name: str) -> _Network:
-    layout = _layout("source", name)
+    layout = LAYOUTS[name]
     why = _unfit(state, layout)
     if why is not None:
         raise KeyError(_reason(state) or f"state_dict: does not have the keys of {name!r}: {why}")
     names, sines = _prefixes(state, layout)
     network = _Network([state[f"{n}.weight"] for n in names], [state.get(f"{n}.bias") for n in names], sines)
-    _check(network, layout, name)
+    _check(network, "source", name)
     return network
 
 
-def _check(network: _Network, layout: Layout, name: str) -> None:
+def _check(network: _Network, argument: str, name: str) -> None:
     """Raise unless widths follow one another and the code of the layout can hold them."""
     for i, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
         before = network.weights[i - 1].shape[0] if i else weight.shape[-1]
         if weight.ndim != 2 or weight.shape[1] != before or (bias is not None and bias.shape != weight.shape[:1]):
             said = None if bias is None else tuple(bias.shape)
             raise ValueError(
-                f"layer {i}: got weight {tuple(weight.shape)} and bias {said}, expected (n, {before}) and (n,)"
+                f"state_dict: got weight {tuple(weight.shape)} and bias {said} in layer {i}, expected (n, {before}) "
+                "and (n,)"
             )
+    layout = LAYOUTS[name]
     hidden = {weight.shape[0] for weight in network.weights[: network.sines]}
     if len(hidden) > 1 and not layout.widths and network.sines < len(network.weights):
-        raise ValueError(f"widths: got {sorted(hidden)} of sine layers, but {name!r} has one width for all")
+        raise ValueError(
+            f"{argument}: got {name!r} with one width of sine layers, expected a layout for {sorted(hidden)}"
+        )
     if network.sines == len(network.weights) and not layout.sine_last:
-        raise ValueError(f"last layer: is a sine layer, but {name!r} has a linear one")
+        raise ValueError(f"{argument}: got {name!r} with a linear last layer, expected a layout for a sine layer there")
 
 
 def _check_biases(without: list[bool], biasless: str, name: str) -> None:
@@ -277,8 +291,7 @@ def _check_biases(without: list[bool], biasless: str, name: str) -> None:
     if any(without) and without not in allowed[biasless]:
         layers = [i for i, lacks in enumerate(without) if lacks]
         raise ValueError(
-            f"biases: missing in layers {layers}, which {name!r} cannot have; add zeros to the state dict "
-            "if they are meant"
+            f"to: got {name!r} with biases in layers {layers}, which the state dict lacks; add zeros if they are meant"
         )
 
 
@@ -293,9 +306,10 @@ def _frequencies(argument: str, given: Omegas | None, name: str, otherwise: Omeg
                 stacklevel=3,
             )
         return otherwise
-    first, hidden = (number(argument, omega) for omega in given)
-    if not first or not hidden:
-        raise ValueError(f"{argument}: got {given}, expected two numbers other than zero")
+    pair = [frequency(argument, omega) for omega in listed(argument, given, "two numbers")]
+    if len(pair) != 2:
+        raise ValueError(f"{argument}: got {given}, expected two numbers, the first and the hidden omega")
+    first, hidden = pair
     if layout.fixed and (first, hidden) != layout.omegas:
         raise ValueError(f"{argument}: got {given}, but {name!r} has the literals {layout.omegas}")
     return first, hidden
@@ -318,7 +332,10 @@ def _shifted(network: _Network, offset: float) -> _Network:
         return network
     last = network.biases[-1]
     if last is None or network.sines == len(network.weights):
-        raise ValueError(f"last layer: has no bias to take up the {offset:+} that source and target differ by")
+        raise ValueError(
+            f"state_dict: got no bias in a linear last layer, expected one to take up the {offset:+} that source and "
+            "target differ by"
+        )
     return network._replace(biases=[*network.biases[:-1], last + offset])
 
 
@@ -326,7 +343,7 @@ def _put_together(network: _Network, name: str) -> State:
     layout = LAYOUTS[name]
     if layout.ignored:
         raise ValueError(f"to: got {name!r}, which also holds {layout.ignored}; load its network by itself")
-    _check(network, layout, name)
+    _check(network, "to", name)
     _check_biases([bias is None for bias in network.biases], layout.biasless, name)
     count = len(network.weights)
     names = [layout.layer.format(i=layout.step * i) for i in range(count)]

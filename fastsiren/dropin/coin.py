@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from . import checks
 from .base import Layer, WithLastLayer, draw, omega_of, siren_bound
 from .lucidrains import Sine
 
@@ -38,6 +39,10 @@ class SirenLayer(nn.Module):
         activation: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        checks.sizes(dim_in=dim_in, dim_out=dim_out)
+        checks.omegas(w0=w0)
+        checks.bounds(c=c)
+        checks.function("activation", activation)
         self.dim_in = dim_in
         self.is_first = is_first
         self.linear = nn.Linear(dim_in, dim_out, bias=use_bias)
@@ -46,6 +51,7 @@ class SirenLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # [..., dim_in] -> [..., dim_out]
         """Evaluate this layer alone."""
+        checks.points("x", x, self.linear.weight)
         return self.activation(self.linear(x))
 
 
@@ -84,6 +90,9 @@ class Siren(WithLastLayer):
         final_activation: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        checks.sizes(dim_in=dim_in, dim_hidden=dim_hidden, dim_out=dim_out, num_layers=num_layers)
+        checks.omegas(w0=w0, w0_initial=w0_initial)
+        checks.function("final_activation", final_activation)
         self.net = nn.Sequential(
             *(
                 SirenLayer(

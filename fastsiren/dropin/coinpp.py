@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..modulation import Conditioned
-from . import coin
+from . import checks, coin
 from .base import FusedSiren, Layer, evaluate, omega_of
 from .lucidrains import Sine
 
@@ -52,6 +52,7 @@ class SirenLayer(coin.SirenLayer):
 
     def forward(self, x: Tensor) -> Tensor:  # [..., dim_in] -> [..., dim_out]
         """Evaluate this layer alone."""
+        checks.points("x", x, self.linear.weight)
         return self.linear(x) + OFFSET if self.is_last else super().forward(x)
 
 
@@ -88,6 +89,9 @@ class Siren(FusedSiren):
         use_bias: bool = True,
     ) -> None:
         super().__init__()
+        checks.sizes(dim_in=dim_in, dim_hidden=dim_hidden, dim_out=dim_out)
+        checks.sizes(2, num_layers=num_layers)
+        checks.omegas(w0=w0, w0_initial=w0_initial)
         self.dim_in = dim_in
         self.dim_hidden = dim_hidden
         self.dim_out = dim_out
@@ -171,6 +175,8 @@ class ModulatedSiren(Siren):
         self.num_modulations = scales * (modulate_scale + modulate_shift)
         self.modulation_net: Any
         if use_latent:
+            checks.sizes(latent_dim=latent_dim, modulation_net_dim_hidden=modulation_net_dim_hidden)
+            checks.sizes(0, modulation_net_num_layers=modulation_net_num_layers)
             self.modulation_net = LatentToModulation(
                 latent_dim, self.num_modulations, modulation_net_dim_hidden, modulation_net_num_layers
             )
@@ -186,6 +192,7 @@ class ModulatedSiren(Siren):
         Args:
             latent: [B, latent_dim], or the modulations [B, num_modulations] without use_latent.
         """
+        checks.tensor("latent", latent, ("...", self.modulation_net.latent_dim))
         pieces = self.modulation_net(latent).split(self.dim_hidden, -1)
         sines = self.num_layers - 1
         modulations = {}
@@ -202,6 +209,9 @@ class ModulatedSiren(Siren):
             x: coordinates of each network, [B, ..., D].
             latent: as in `conditioned`.
         """
+        checks.points("x", x, self.net[0].linear.weight)
+        if x.ndim < 2:
+            raise ValueError(f"x: got shape {tuple(x.shape)}, expected (B, ..., {self.dim_in}), B networks in front")
         rows = x.reshape(len(x), -1, x.shape[-1])
         return evaluate(rows, self.conditioned(latent)).reshape(*x.shape[:-1], self.dim_out)
 
@@ -218,6 +228,8 @@ class LatentToModulation(nn.Module):
 
     def __init__(self, latent_dim: int, num_modulations: int, dim_hidden: int, num_layers: int) -> None:
         super().__init__()
+        checks.sizes(latent_dim=latent_dim, num_modulations=num_modulations, dim_hidden=dim_hidden)
+        checks.sizes(0, num_layers=num_layers)
         self.latent_dim = latent_dim
         self.num_modulations = num_modulations
         self.dim_hidden = dim_hidden
@@ -234,6 +246,7 @@ class LatentToModulation(nn.Module):
 
     def forward(self, latent: Tensor) -> Tensor:  # [..., latent_dim] -> [..., num_modulations]
         """Modulations of latents."""
+        checks.points("latent", latent, self.net)
         return self.net(latent)
 
 
@@ -246,9 +259,11 @@ class Bias(nn.Module):
 
     def __init__(self, size: int) -> None:
         super().__init__()
+        checks.sizes(size=size)
         self.bias = nn.Parameter(torch.zeros(size))
         self.latent_dim = size
 
     def forward(self, x: Tensor) -> Tensor:  # [..., size] -> [..., size]
         """Modulations of latents."""
+        checks.points("x", x, self.bias)
         return x + self.bias

@@ -9,7 +9,8 @@ from collections import OrderedDict
 import torch
 from torch import Tensor
 
-from .base import SineLayer, SineStack, linear_last, siren_bound, stack
+from . import checks
+from .base import SineLayer, SineStack, linear_last, stack
 from .diff_operators import divergence, gradient, laplace
 
 __all__ = ["SineLayer", "Siren", "divergence", "get_mgrid", "gradient", "laplace"]
@@ -46,17 +47,16 @@ class Siren(SineStack):
         hidden_omega_0: float = 30.0,
     ) -> None:
         super().__init__()
-        bound = siren_bound(hidden_features, hidden_omega_0, is_first=False)
         layers = stack(
             SineLayer, in_features, hidden_features, hidden_layers, out_features,
             omegas=(first_omega_0, hidden_omega_0),
-            last=(lambda: linear_last(hidden_features, out_features, bound)) if outermost_linear else None,
+            last=(lambda: linear_last(hidden_features, out_features, hidden_omega_0)) if outermost_linear else None,
         )  # fmt: skip
         self.net = torch.nn.Sequential(*layers)
 
     def forward(self, coords: Tensor) -> tuple[Tensor, Tensor]:  # [..., D] -> [..., O], [..., D]
         """Evaluate at a detached copy of the coordinates, which is returned too."""
-        coords = coords.clone().detach().requires_grad_(True)
+        coords = checks.leaf("coords", coords)
         return self.evaluate(coords), coords
 
     def forward_with_activations(self, coords: Tensor, retain_grad: bool = False) -> "OrderedDict[str, Tensor]":
@@ -66,7 +66,8 @@ class Siren(SineStack):
             coords: coordinates [..., D].
             retain_grad: whether every result keeps its gradient.
         """
-        x = coords.clone().detach().requires_grad_(True)
+        checks.points("coords", coords, self.net[0].linear.weight)
+        x = checks.leaf("coords", coords)
         activations = OrderedDict(input=x)
         for layer in self.net:
             intermediate = []
@@ -89,5 +90,6 @@ def get_mgrid(sidelen: int, dim: int = 2) -> Tensor:  # [sidelen ** dim, dim]
         sidelen: points per axis.
         dim: number of axes.
     """
+    checks.sizes(sidelen=sidelen, dim=dim)
     axes = [torch.linspace(-1, 1, steps=sidelen)] * dim
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, dim)

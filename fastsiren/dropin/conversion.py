@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..engine.network import Parameters
+from ..engine.values import described
 from . import coin, coinpp, lucidrains, metasdf, pigan
 from .base import HOOKS, evaluate
 from .chain import FusedChain, Refusal, frequency, is_layer, kinds, read_chain
@@ -53,7 +54,7 @@ def convert(module: nn.Module) -> nn.Module:
         torch.Size([5, 1])
     """
     if not isinstance(module, nn.Module):
-        raise TypeError(f"module: got {type(module).__name__}, expected a torch.nn.Module")
+        raise TypeError(f"module: got {described(module)}, expected a torch.nn.Module")
     refusals: list[str] = []
     found = _converted(module, type(module).__name__, refusals, {})
     if found is None:

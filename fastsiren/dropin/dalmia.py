@@ -12,6 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ..engine.values import described, one_of
+from . import checks
 from .base import FusedSiren, Layer, omega_of
 
 __all__ = ["SIREN", "Sine", "siren_uniform_"]
@@ -24,7 +26,16 @@ def siren_uniform_(tensor: Tensor, mode: Literal["fan_in", "fan_out"] = "fan_in"
         tensor: of two dimensions or more.
         mode: "fan_in" or "fan_out".
         c: constant of the bound.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: the tensor has fewer dimensions or holds no floats, the mode is unknown, or c is not positive.
     """
+    checks.tensor("tensor", tensor)
+    if tensor.ndim < 2 or not tensor.is_floating_point():
+        raise ValueError(f"tensor: got {described(tensor)}, expected floats in two dimensions or more")
+    one_of("mode", mode.lower() if isinstance(mode, str) else mode, ("fan_in", "fan_out"))
+    checks.bounds(c=c)
     fan = nn.init._calculate_correct_fan(tensor, mode)
     bound = math.sqrt(c) * (1 / math.sqrt(fan))
     with torch.no_grad():
@@ -40,6 +51,7 @@ class Sine(nn.Module):
 
     def __init__(self, w0: float = 1.0) -> None:
         super().__init__()
+        checks.omegas(w0=w0)
         self.w0 = w0
 
     def forward(self, x: Tensor) -> Tensor:  # [...] -> [...]
@@ -48,8 +60,7 @@ class Sine(nn.Module):
         Raises:
             TypeError: x is no tensor.
         """
-        if not isinstance(x, Tensor):
-            raise TypeError(f"x: got {type(x).__name__}, expected a torch.Tensor")
+        checks.tensor("x", x)
         return torch.sin(self.w0 * x)
 
 
@@ -74,6 +85,7 @@ class SIREN(FusedSiren):
     """
 
     network: Any
+    points = "X"
 
     def __init__(
         self,
@@ -88,7 +100,13 @@ class SIREN(FusedSiren):
     ) -> None:
         super().__init__()
         if not isinstance(layers, list) or not layers:
-            raise AssertionError(f"layers: got {layers!r}, expected a list of at least one width")
+            raise AssertionError(f"layers: got {described(layers)}, expected a list of at least one width")
+        for width in layers:
+            checks.sizes(layers=width)
+        checks.sizes(in_features=in_features, out_features=out_features)
+        checks.omegas(w0=w0, w0_initial=w0_initial)
+        checks.bounds(c=c)
+        one_of("initializer", initializer, ("siren",), or_none=True)
         widths = [in_features, *layers]
         self.layers: list[nn.Module] = []
         for i, (n_in, n_out) in enumerate(pairwise(widths)):

@@ -4,11 +4,15 @@ As there, what was computed for y is kept as long as y lives: asking for all ent
 Differs: i=None and component=None mean 0 for one output only, and are an error for more.
 """
 
+from numbers import Integral
+from typing import Any
+
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from ..engine.values import described
 from . import diff_operators
-from .graph import fused, vjp
+from .graph import check_function, fused, vjp
 
 __all__ = ["hessian", "jacobian"]
 
@@ -25,8 +29,10 @@ def jacobian(y: Tensor, x: Tensor, i: int | None = None, j: int | None = None) -
         j: coordinate; None means all of them.
 
     Raises:
+        TypeError: y or x is no tensor, or an index no int.
         IndexError: an index is out of range.
-        ValueError: i is None and y has several channels.
+        ValueError: i is None and y has several channels, or y or x has no dimension.
+        RuntimeError: y or x requires no gradients, or y was not computed from x.
 
     Example:
         >>> import torch, fastsiren
@@ -36,6 +42,7 @@ def jacobian(y: Tensor, x: Tensor, i: int | None = None, j: int | None = None) -
         >>> deepxde.jacobian(y, x, i=2, j=0).shape, deepxde.hessian(y, x, component=2, i=0, j=1).shape
         (torch.Size([5, 1]), torch.Size([5, 1]))
     """
+    check_function(y, x)
     channel = _index("i", i, y)
     full = _fused("jacobian", y, x)
     row = vjp(y[..., channel], x) if full is None else full[..., channel, :]
@@ -53,9 +60,12 @@ def hessian(y: Tensor, x: Tensor, component: int | None = None, i: int = 0, j: i
         j: the other one.
 
     Raises:
+        TypeError: y or x is no tensor, or an index no int.
         IndexError: an index is out of range.
-        ValueError: component is None and y has several channels.
+        ValueError: component is None and y has several channels, or y or x has no dimension.
+        RuntimeError: y or x requires no gradients, or y was not computed from x.
     """
+    check_function(y, x)
     channel, row, column = _index("component", component, y), _axis("i", i, x), _axis("j", j, x)
     full = _fused("hessian", y, x)
     second = vjp(vjp(y[..., channel], x)[..., row], x) if full is None else full[..., channel, row, :]
@@ -80,11 +90,13 @@ def _index(name: str, given: int | None, y: Tensor) -> int:
     channels = y.shape[-1]
     if given is None and channels > 1:
         raise ValueError(f"{name}: got None for {channels} channels, expected an int in [0, {channels - 1}]")
-    return _axis(name, given or 0, y)
+    return _axis(name, 0 if given is None else given, y)
 
 
-def _axis(name: str, given: int, tensor: Tensor) -> int:
+def _axis(name: str, given: Any, tensor: Tensor) -> int:
     size = tensor.shape[-1]
-    if not -size <= given < size:
+    if isinstance(given, bool) or not isinstance(given, Integral):
+        raise TypeError(f"{name}: got {described(given)}, expected an int in [{-size}, {size - 1}]")
+    if not -size <= int(given) < size:
         raise IndexError(f"{name}: got {given}, expected an int in [{-size}, {size - 1}]")
-    return given % size
+    return int(given) % size

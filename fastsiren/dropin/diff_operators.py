@@ -4,6 +4,9 @@ Where `y` is what a network of fastsiren returned for `x`, or its gradient, one 
 to C (1 + D) walks through the graph. Everything else goes through torch.autograd.grad: another function of y, an x that
 the network did not see, a network changed in place since. Both ways give the same numbers and are differentiable again.
 
+All raise TypeError for what is no tensor, ValueError for shapes that do not fit, and RuntimeError where y or x requires
+no gradients or y was not computed from x.
+
 Differs: jacobian and hessian keep the dtype of y and take any strides and any leading shape.
 """
 
@@ -13,7 +16,8 @@ from torch import Tensor
 from .. import functional
 from ..derivatives import hessian as fused_hessian
 from ..derivatives import laplacian, value_and_jacobian
-from .graph import Evaluation, evaluation, fused, vjp
+from ..engine.values import described
+from .graph import Evaluation, check_function, evaluation, fused, vjp
 
 __all__ = ["divergence", "gradient", "hessian", "jacobian", "laplace"]
 
@@ -33,6 +37,11 @@ def gradient(y: Tensor, x: Tensor, grad_outputs: Tensor | None = None) -> Tensor
         >>> diff_operators.gradient(fastsiren.Siren(2, 16, 1, 3)(x), x).shape
         torch.Size([5, 2])
     """
+    check_function(y, x, least=0)
+    if grad_outputs is not None and not isinstance(grad_outputs, Tensor):
+        raise TypeError(f"grad_outputs: got {described(grad_outputs)}, expected None or a torch.Tensor")
+    if grad_outputs is not None and (grad_outputs.shape != y.shape or grad_outputs.device != y.device):
+        raise ValueError(f"grad_outputs: got {described(grad_outputs)}, expected shape {tuple(y.shape)} on {y.device}")
     # One walk is one fused pass already.
     return vjp(y, x, grad_outputs)
 
@@ -47,6 +56,7 @@ def divergence(y: Tensor, x: Tensor) -> Tensor:  # [..., 1]
     Raises:
         ValueError: y has more channels than x has coordinates.
     """
+    check_function(y, x)
     channels, inputs = y.shape[-1], x.shape[-1]
     if channels > inputs:
         raise ValueError(f"y: got {channels} channels, expected at most {inputs}, the coordinates of x")
@@ -76,6 +86,7 @@ def laplace(y: Tensor, x: Tensor) -> Tensor:  # [..., 1]
         >>> torch.allclose(diff_operators.laplace(net(x), x), expected)
         True
     """
+    check_function(y, x)
     found = fused(y, x)
     if found is None:
         return divergence(gradient(y, x), x)
@@ -90,6 +101,7 @@ def jacobian(y: Tensor, x: Tensor) -> tuple[Tensor, int]:  # [..., C, D]
         y: [..., C], such as (batch, points, C).
         x: [..., D].
     """
+    check_function(y, x, pointwise=True)
     found = evaluation(y, x)
     if found is None:
         rows = torch.stack([vjp(y[..., i], x) for i in range(y.shape[-1])], -2)
@@ -107,6 +119,7 @@ def hessian(y: Tensor, x: Tensor) -> tuple[Tensor, int]:  # [..., C, D, D]
         y: [..., C], such as (batch, points, C).
         x: [..., D].
     """
+    check_function(y, x, pointwise=True)
     found = fused(y, x)
     if found is None:
         gradients = [vjp(y[..., i], x) for i in range(y.shape[-1])]

@@ -10,7 +10,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .base import SineLayer, SineStack, linear_last, siren_bound, stack
+from . import checks
+from .base import SineLayer, SineStack, linear_last, stack
 
 __all__ = ["Finer", "FinerLayer", "SineLayer", "Siren"]
 
@@ -45,11 +46,10 @@ class Siren(SineStack):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        bound = siren_bound(hidden_features, hidden_omega_0, is_first=False)
         layers = stack(
             SineLayer, in_features, hidden_features, hidden_layers, out_features,
             omegas=(first_omega_0, hidden_omega_0), bias=bias,
-            last=lambda: linear_last(hidden_features, out_features, bound),
+            last=lambda: linear_last(hidden_features, out_features, hidden_omega_0),
         )  # fmt: skip
         self.net = nn.Sequential(*layers)
 
@@ -81,6 +81,8 @@ class FinerLayer(SineLayer):
         first_bias_scale: float | None = None,
         scale_req_grad: bool = False,
     ) -> None:
+        if first_bias_scale is not None:
+            checks.bounds(first_bias_scale=first_bias_scale)
         super().__init__(in_features, out_features, bias, is_first, omega_0)
         self.scale_req_grad = scale_req_grad
         self.first_bias_scale = first_bias_scale
@@ -95,6 +97,7 @@ class FinerLayer(SineLayer):
 
     def forward(self, input: Tensor) -> Tensor:  # [..., n_in] -> [..., n_out]
         """Evaluate this layer."""
+        checks.points("input", input, self.linear.weight)
         z = self.linear(input)
         return torch.sin(self.omega_0 * self.generate_scale(z) * z)
 
@@ -133,15 +136,15 @@ class Finer(nn.Module):
         scale_req_grad: bool = False,
     ) -> None:
         super().__init__()
-        bound = siren_bound(hidden_features, hidden_omega_0, is_first=False)
         layers = stack(
             partial(FinerLayer, scale_req_grad=scale_req_grad),
             in_features, hidden_features, hidden_layers, out_features,
             omegas=(first_omega_0, hidden_omega_0), first_bias_scale=first_bias_scale,
-            last=lambda: linear_last(hidden_features, out_features, bound),
+            last=lambda: linear_last(hidden_features, out_features, hidden_omega_0),
         )  # fmt: skip
         self.net = nn.Sequential(*layers)
 
     def forward(self, coords: Tensor) -> Tensor:  # [..., D] -> [..., O]
         """Evaluate the network."""
+        checks.points("coords", coords, self.net)
         return self.net(coords)

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ..engine.values import listed
 from ..init import initialize
 from ..modulation import Conditioned, modulated
+from . import checks
 from .base import FusedSiren, Layer, evaluate
 from .meta import Params
 
@@ -25,6 +27,7 @@ class _Modulated(FusedSiren):
     """A SIREN with scales and shifts on its sine layers."""
 
     called = ("latent_to_modulation",)
+    points = "coords"
 
     def __init__(
         self,
@@ -38,6 +41,9 @@ class _Modulated(FusedSiren):
         use_meta_sgd: bool,
     ) -> None:
         super().__init__()
+        checks.sizes(in_features=in_features, width=width, out_channels=out_channels)
+        checks.sizes(2, depth=depth)
+        checks.omegas(w0=w0)
         if not (modulate_scale or modulate_shift):
             raise ValueError("modulate_scale, modulate_shift: got neither, expected at least one")
         if use_meta_sgd:
@@ -134,6 +140,10 @@ class LatentToModulation(nn.Module):
         modulate_shift: bool = True,
     ) -> None:
         super().__init__()
+        layer_sizes = listed("layer_sizes", layer_sizes, "ints")
+        checks.sizes(latent_dim=latent_dim, width=width, num_modulation_layers=num_modulation_layers)
+        for size in layer_sizes:
+            checks.sizes(layer_sizes=size)
         self.kinds = [name for name, wanted in (("scale", modulate_scale), ("shift", modulate_shift)) if wanted]
         self.width = width
         widths = [latent_dim, *layer_sizes]
@@ -144,6 +154,7 @@ class LatentToModulation(nn.Module):
 
     def forward(self, latent: Tensor) -> dict[str, list[Tensor]]:  # [..., latent_dim] -> entries [..., H]
         """Lists scale and shift, one entry per sine layer."""
+        checks.points("latent", latent, self.net)
         pieces, step = self.net(latent).split(self.width, -1), len(self.kinds)
         found = {name: list(pieces[i::step]) for i, name in enumerate(self.kinds)}
         if "scale" in found:
@@ -190,6 +201,8 @@ class LatentModulatedSiren(_Modulated):
         use_meta_sgd: bool = False,
     ) -> None:
         super().__init__(in_features, width, depth, out_channels, w0, modulate_scale, modulate_shift, use_meta_sgd)
+        checks.sizes(latent_dim=latent_dim)
+        checks.bounds(latent_init_scale=latent_init_scale)
         self.latent = nn.Parameter(torch.empty(latent_dim).uniform_(-latent_init_scale, latent_init_scale))
         self.latent_to_modulation = LatentToModulation(
             latent_dim, layer_sizes, width, depth - 1, modulate_scale, modulate_shift
@@ -210,4 +223,4 @@ class LatentModulatedSiren(_Modulated):
             coords: coordinates of each network, or [N, D] for all of them.
             latent: [B, latent_dim].
         """
-        return evaluate(coords, self.conditioned(latent))
+        return evaluate(coords, self.conditioned(latent), "coords")

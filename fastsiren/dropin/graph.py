@@ -13,6 +13,7 @@ from torch.autograd.graph import get_gradient_edge
 from ..engine import ops
 from ..engine.network import Parameters
 from ..engine.passes import PASSES
+from ..engine.values import described
 
 # Nodes that leave rows of coordinates as they are, as long as the number of elements stays.
 _VIEWS = {
@@ -30,6 +31,35 @@ class Evaluation(NamedTuple):
     def siren_parameters(self) -> Parameters:
         """The network as it was then."""
         return self.params
+
+
+def check_function(y: Tensor, x: Tensor, *, least: int = 1, pointwise: bool = False) -> None:
+    """Raise unless `y` may be a function of `x`.
+
+    Args:
+        y: the value.
+        x: coordinates.
+        least: how many dimensions each has at least.
+        pointwise: whether y has the leading shape of x, or one to which that broadcasts.
+
+    Raises:
+        TypeError: one of them is no tensor.
+        ValueError: their shapes do not fit.
+        RuntimeError: one of them requires no gradients.
+    """
+    for name, given in (("y", y), ("x", x)):
+        if not isinstance(given, Tensor):
+            raise TypeError(f"{name}: got {described(given)}, expected a torch.Tensor")
+        if given.ndim < least:
+            raise ValueError(f"{name}: got shape {tuple(given.shape)}, expected at least {least} dimension")
+    for name, given in (("x", x), ("y", y)):
+        if not given.requires_grad:
+            wanted = "one that did when y was computed" if name == "x" else "one computed from x with gradients on"
+            raise RuntimeError(f"{name}: got {described(given)} that requires no gradients, expected {wanted}")
+    leading = tuple(x.shape[:-1])
+    sizes = zip(reversed(leading), reversed(y.shape[:-1]))
+    if pointwise and (x.ndim > y.ndim or any(size not in (1, full) for size, full in sizes)):
+        raise ValueError(f"y: got shape {tuple(y.shape)}, expected the leading dimensions {leading} of x")
 
 
 def evaluation(y: Tensor, x: Tensor) -> Evaluation | None:
@@ -116,4 +146,7 @@ def fused(y: Tensor, x: Tensor) -> Evaluation | None:
 def vjp(y: Tensor, x: Tensor, y_bar: Tensor | None = None) -> Tensor:
     """Gradient of y_bar . y with respect to `x`, ones where y_bar is None; itself differentiable."""
     seed = torch.ones_like(y) if y_bar is None else y_bar
-    return torch.autograd.grad(y, [x], grad_outputs=seed, create_graph=True)[0]
+    (found,) = torch.autograd.grad(y, [x], grad_outputs=seed, create_graph=True, allow_unused=True)
+    if found is None:
+        raise RuntimeError("y: got a tensor that was not computed from x, expected a function of this very x")
+    return found

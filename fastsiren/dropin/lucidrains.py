@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..engine.values import described, number
 from ..modulation import Conditioned
+from . import checks
 from .base import Layer, WithLastLayer, draw, omega_of, siren_bound
 from .meta import Params
 
@@ -30,10 +32,12 @@ class Sine(nn.Module):
 
     def __init__(self, w0: float = 1.0) -> None:
         super().__init__()
+        checks.omegas(w0=w0)
         self.w0 = w0
 
     def forward(self, x: Tensor) -> Tensor:  # [...] -> [...]
         """Evaluate the sine."""
+        checks.tensor("x", x)
         return torch.sin(self.w0 * x)
 
 
@@ -63,6 +67,11 @@ class Siren(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        checks.sizes(dim_in=dim_in, dim_out=dim_out)
+        checks.omegas(w0=w0)
+        checks.bounds(c=c)
+        checks.function("activation", activation)
+        _check_dropout(dropout)
         self.dim_in = dim_in
         self.is_first = is_first
         self.dim_out = dim_out
@@ -74,7 +83,13 @@ class Siren(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # [..., dim_in] -> [..., dim_out]
         """Evaluate this layer alone."""
+        checks.points("x", x, self.weight)
         return self.dropout(self.activation(nn.functional.linear(x, self.weight, self.bias)))
+
+
+def _check_dropout(dropout: float) -> None:
+    if not 0 <= number("dropout", dropout) <= 1:
+        raise ValueError(f"dropout: got {dropout}, expected a probability in [0, 1]")
 
 
 class SirenNet(WithLastLayer):
@@ -113,6 +128,10 @@ class SirenNet(WithLastLayer):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        checks.sizes(dim_in=dim_in, dim_hidden=dim_hidden, dim_out=dim_out, num_layers=num_layers)
+        checks.omegas(w0=w0, w0_initial=w0_initial)
+        checks.function("final_activation", final_activation)
+        _check_dropout(dropout)
         self.num_layers = num_layers
         self.dim_hidden = dim_hidden
         self.layers = nn.ModuleList(
@@ -155,9 +174,13 @@ class SirenNet(WithLastLayer):
         return self.modulate(gain=self._gain(mods))
 
     def _gain(self, mods: Tensor | Sequence[Tensor]) -> list[Any]:
-        gain = list(mods) if isinstance(mods, tuple) else [mods] * self.num_layers
+        gain: list[Any] = list(mods) if isinstance(mods, tuple) else [mods] * self.num_layers
         if len(gain) != self.num_layers:
             raise ValueError(f"mods: got {len(gain)} of them, expected {self.num_layers}, one per sine layer")
+        for mod in gain:
+            checks.tensor("mods", mod)
+            if mod.ndim and mod.shape[-1] not in (1, self.dim_hidden):
+                raise ValueError(f"mods: got shape {tuple(mod.shape)}, expected (..., {self.dim_hidden})")
         return gain
 
     def forward(self, x: Tensor, mods: Tensor | Sequence[Tensor] | None = None) -> Tensor:  # [..., D] -> [..., O]
@@ -190,11 +213,13 @@ class Modulator(nn.Module):
 
     def __init__(self, dim_in: int, dim_hidden: int, num_layers: int) -> None:
         super().__init__()
+        checks.sizes(dim_in=dim_in, dim_hidden=dim_hidden, num_layers=num_layers)
         widths = [dim_in, *[dim_hidden + dim_in] * (num_layers - 1)]
         self.layers = nn.ModuleList(nn.Sequential(nn.Linear(width, dim_hidden), nn.ReLU()) for width in widths)
 
     def forward(self, z: Tensor) -> tuple[Tensor, ...]:  # [..., dim_in] -> num_layers times [..., dim_hidden]
         """Modulations of each sine layer."""
+        checks.points("z", z, self.layers)
         found: list[Tensor] = []
         for layer in self.layers:
             found.append(layer(torch.cat([found[-1], z], -1) if found else z))
@@ -232,7 +257,10 @@ class SirenWrapper(nn.Module):
     ) -> None:
         super().__init__()
         if not isinstance(net, SirenNet):
-            raise TypeError(f"net: got {type(net).__name__}, expected a SirenNet")
+            raise TypeError(f"net: got {described(net)}, expected a SirenNet")
+        checks.sizes(image_width=image_width, image_height=image_height)
+        if latent_dim is not None:
+            checks.sizes(latent_dim=latent_dim)
         self.net = net
         self.image_width = image_width
         self.image_height = image_height
@@ -259,6 +287,7 @@ class SirenWrapper(nn.Module):
         """
         if self.modulator is None:
             raise TypeError("latent: got one, but latent_dim was not given; use wrapper itself")
+        checks.points("latent", latent, self.modulator)
         return self.net.conditioned(self.modulator(latent))
 
     def forward(self, img: Tensor | None = None, *, latent: Tensor | None = None) -> Tensor:
@@ -269,7 +298,10 @@ class SirenWrapper(nn.Module):
             latent: [latent_dim] or [B, latent_dim], exactly when latent_dim was given.
         """
         if (self.modulator is None) != (latent is None):
-            raise ValueError("latent: expected one exactly when latent_dim was given")
+            said = "None" if latent is None else described(latent)
+            raise ValueError(f"latent: got {said}, expected a tensor exactly when latent_dim was given")
+        if latent is not None and self.modulator is not None:
+            checks.points("latent", latent, self.modulator)
         coords = self.grid.clone().detach().requires_grad_()
         mods = None if self.modulator is None else self.modulator(latent)
         if mods is not None and mods[0].ndim == 2:
@@ -277,4 +309,6 @@ class SirenWrapper(nn.Module):
         points = self.net(coords, mods)
         image = points.unflatten(-2, (self.image_height, self.image_width)).movedim(-1, -3)
         image = image if image.ndim == 4 else image.unsqueeze(0)
+        if img is not None:
+            checks.tensor("img", img, ("B", *image.shape[1:]))
         return image if img is None else nn.functional.mse_loss(img, image)

@@ -5,9 +5,13 @@ Differs from torchmeta: a layer without bias works; a name that is missing among
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from types import NoneType
 from typing import Any
 
 from torch import Tensor, nn
+
+from ..engine.values import described
+from . import checks
 
 Params = Mapping[str, Tensor]
 
@@ -35,6 +39,10 @@ def get_subdict(params: Params | None, key: str | None = None) -> "OrderedDict[s
     """The entries of a dict below a name, without it; None for None."""
     if params is None:
         return None
+    if not isinstance(params, Mapping):
+        raise TypeError(f"params: got {described(params)}, expected None or a dict of tensors")
+    if not isinstance(key, (str, NoneType)):
+        raise TypeError(f"key: got {described(key)}, expected None or a str")
     start = f"{key}." if key else ""
     return OrderedDict((name[len(start) :], tensor) for name, tensor in params.items() if name.startswith(start))
 
@@ -51,7 +59,21 @@ class MetaSequential(nn.Sequential, MetaModule):
 
 
 class BatchLinear(nn.Linear, MetaModule):
-    """A linear layer whose parameters may come in, also one set per element of the batch."""
+    """A linear layer whose parameters may come in, also one set per element of the batch.
+
+    Args:
+        in_features: width of the input.
+        out_features: width of the output.
+        bias: whether there is a bias.
+        device: where parameters are made.
+        dtype: of the parameters.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, device: Any = None, dtype: Any = None
+    ) -> None:
+        checks.sizes(in_features=in_features, out_features=out_features)
+        super().__init__(in_features, out_features, bias, device, dtype)
 
     def forward(self, input: Tensor, params: Params | None = None) -> Tensor:  # [..., N, n_in] -> [..., N, n_out]
         """Evaluate the layer.
@@ -60,7 +82,11 @@ class BatchLinear(nn.Linear, MetaModule):
             input: points in the axis before the last.
             params: "weight" (..., n_out, n_in) and, where there is one, "bias" (..., n_out).
         """
-        given = OrderedDict(self.named_parameters()) if params is None else params
-        output = input.matmul(given["weight"].mT)
-        bias = given.get("bias")
+        weight: Tensor = self.weight
+        bias: Tensor | None = self.bias
+        if params is not None:
+            weight = checks.replaced(params, "weight", self.weight)
+            bias = params.get("bias") if bias is None else checks.replaced(params, "bias", bias)
+        checks.points("input", input, weight)
+        output = input.matmul(weight.mT)
         return output if bias is None else output + bias.unsqueeze(-2)

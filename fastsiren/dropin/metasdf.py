@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from ..engine.values import listed
 from ..modulation import Conditioned
+from . import checks
 from .base import SineLayer as _SineLayer
-from .base import SineStack, evaluate, linear_last, siren_bound, stack
+from .base import SineStack, evaluate, linear_last, stack
 from .meta import BatchLinear, MetaModule, Params
 
 __all__ = ["BatchLinear", "SineLayer", "Siren"]
@@ -37,6 +39,9 @@ class SineLayer(_SineLayer, MetaModule):
 
     def forward_with_film(self, input: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
         """Evaluate sin(gamma omega_0 (W x + b) + beta)."""
+        checks.points("input", input, self.linear.weight)
+        for name, given in (("gamma", gamma), ("beta", beta)):
+            checks.tensor(name, given, ("...", self.linear.out_features))
         return torch.sin(gamma * self.omega_0 * self.linear(input) + beta)
 
 
@@ -75,11 +80,10 @@ class Siren(SineStack, MetaModule):
     ) -> None:
         super().__init__()
         self.hidden_omega_0 = hidden_omega_0
-        bound = siren_bound(hidden_features, 30.0, is_first=False)
         layers = stack(
             SineLayer, in_features, hidden_features, hidden_layers, out_features,
             omegas=(first_omega_0, hidden_omega_0), is_first=special_first,
-            last=(lambda: linear_last(hidden_features, out_features, bound, BatchLinear)) if outermost_linear else None,
+            last=(lambda: linear_last(hidden_features, out_features, 30.0, BatchLinear)) if outermost_linear else None,
         )  # fmt: skip
         self.net = nn.ModuleList(layers)
 
@@ -91,7 +95,7 @@ class Siren(SineStack, MetaModule):
             params: parameters under the names of the state dict in place of the module's own; with a leading axis for
                 a batch of networks at coordinates [B, N, D].
         """
-        return evaluate(coords, self.siren_parameters(params))
+        return evaluate(coords, self.siren_parameters(params), "coords")
 
     def conditioned(self, film: Sequence[Mapping[str, Tensor]]) -> Conditioned:
         """The network with FiLM, which every operator takes.
@@ -100,15 +104,22 @@ class Siren(SineStack, MetaModule):
             film: as in `forward_with_film`, each [H], or [B, H] or [B, 1, H] for B networks.
 
         Raises:
+            KeyError: a dict lacks gamma or beta.
+            TypeError: `film` is no list of dicts of tensors.
             ValueError: there are fewer dicts than modulated layers, or one differs between points.
         """
         return self.modulate(**self._film(film))
 
     def _film(self, film: Sequence[Mapping[str, Tensor]]) -> dict[str, list[Tensor]]:
-        count = len(self.net) - 1
+        count, film = len(self.net) - 1, listed("film", film, "dicts")
         if len(film) < count:
             raise ValueError(f"film: got {len(film)} of them, expected {count} or more, one per layer but the last")
-        return {"scale": [layer["gamma"] for layer in film[:count]], "phase": [layer["beta"] for layer in film[:count]]}
+        found = {}
+        for kind, key in (("scale", "gamma"), ("phase", "beta")):
+            found[kind] = [checks.entry("film", layer, key) for layer in film[:count]]
+            for given in found[kind]:
+                checks.tensor("film", given)
+        return found
 
     def forward_with_film(self, coords: Tensor, film: Sequence[Mapping[str, Tensor]]) -> Tensor:
         """Evaluate with sin(gamma omega_0 z + beta) in all layers but the last.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..modulation import Conditioned, modulated
+from . import checks
 from .base import FusedSiren, Layer, draw, evaluate, refuse_hooks, siren_bound, spell
 
 __all__ = ["CustomMappingNetwork", "FiLMLayer", "SPATIALSIRENBASELINE", "TALLSIREN", "UniformBoxWarp"]
@@ -31,6 +32,7 @@ class FiLMLayer(nn.Module):
 
     def __init__(self, input_dim: int, hidden_dim: int) -> None:
         super().__init__()
+        checks.sizes(input_dim=input_dim, hidden_dim=hidden_dim)
         self.layer = nn.Linear(input_dim, hidden_dim)
 
     def forward(self, x: Tensor, freq: Tensor, phase_shift: Tensor) -> Tensor:  # [B, N, n_in] -> [B, N, n_out]
@@ -41,6 +43,9 @@ class FiLMLayer(nn.Module):
             freq: [B, n_out].
             phase_shift: [B, n_out].
         """
+        checks.points("x", x, self.layer.weight)
+        for name, given in (("freq", freq), ("phase_shift", phase_shift)):
+            checks.tensor(name, given, ("B", self.layer.out_features))
         return torch.sin(freq.unsqueeze(1) * self.layer(x) + phase_shift.unsqueeze(1))
 
 
@@ -57,6 +62,7 @@ class CustomMappingNetwork(nn.Module):
 
     def __init__(self, z_dim: int, map_hidden_dim: int, map_output_dim: int) -> None:
         super().__init__()
+        checks.sizes(z_dim=z_dim, map_hidden_dim=map_hidden_dim, map_output_dim=map_output_dim)
         layers: list[nn.Module] = []
         for n_in in (z_dim, map_hidden_dim, map_hidden_dim):
             layers += [nn.Linear(n_in, map_hidden_dim), nn.LeakyReLU(0.2, inplace=True)]
@@ -68,6 +74,7 @@ class CustomMappingNetwork(nn.Module):
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:  # [B, z_dim] -> [B, map_output_dim / 2] twice
         """Frequencies, then phases."""
+        checks.points("z", z, self.network)
         frequencies, phase_shifts = self.network(z).chunk(2, -1)
         return frequencies, phase_shifts
 
@@ -81,10 +88,12 @@ class UniformBoxWarp(nn.Module):
 
     def __init__(self, sidelength: float) -> None:
         super().__init__()
+        checks.omegas(sidelength=sidelength)
         self.scale_factor = 2 / sidelength
 
     def forward(self, coordinates: Tensor) -> Tensor:  # [...] -> [...]
         """Scale coordinates."""
+        checks.tensor("coordinates", coordinates)
         return coordinates * self.scale_factor
 
 
@@ -107,12 +116,14 @@ class TALLSIREN(FusedSiren):
     """
 
     network: Any
+    points = "input"
     called: tuple[str, ...] = ("final_layer", "color_layer_sine", "color_layer_linear", "mapping_network")
 
     def __init__(
         self, input_dim: int = 2, z_dim: int = 100, hidden_dim: int = 256, output_dim: int = 1, device: Any = None
     ) -> None:
         super().__init__()
+        checks.sizes(input_dim=input_dim, z_dim=z_dim, hidden_dim=hidden_dim)
         self.device = device
         self.input_dim = input_dim
         self.z_dim = z_dim
@@ -180,7 +191,11 @@ class TALLSIREN(FusedSiren):
             ray_directions: [B, N, 3].
             kwargs: not used.
         """
-        x = evaluate(input, self._film(frequencies, phase_shifts))
+        checks.tensor("input", input, ("B", "N", self.network[0].layer.in_features))
+        checks.tensor("ray_directions", ray_directions, (*input.shape[:-1], 3))
+        for name, given in (("frequencies", frequencies), ("phase_shifts", phase_shifts)):
+            checks.tensor(name, given, (len(input), (len(self.network) + 1) * self.hidden_dim))
+        x = evaluate(input, self._film(frequencies, phase_shifts), self.points)
         freq, phase = (rows[..., -self.hidden_dim :] for rows in (frequencies * 15 + 30, phase_shifts))
         color = self.color_layer_sine(torch.cat([ray_directions, x], -1), freq, phase)
         return torch.cat([self.color_layer_linear(color), self.final_layer(x)], -1)
@@ -220,6 +235,7 @@ class SPATIALSIRENBASELINE(TALLSIREN):
         self, input: Tensor, frequencies: Tensor, phase_shifts: Tensor, ray_directions: Tensor, **kwargs: Any
     ) -> Tensor:
         """Colours and densities from what the mapping network returns; arguments as in TALLSIREN."""
+        checks.points("input", input, self.network[0].layer.weight)
         found = super().forward_with_frequencies_phase_shifts(
             self.gridwarper(input), frequencies, phase_shifts, ray_directions, **kwargs
         )

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .base import SineLayer as _SineLayer
-from .base import SineStack, linear_last, siren_bound, stack
+from .base import SineStack, linear_last, stack
 
 __all__ = ["INR", "SineLayer"]
 
@@ -93,11 +93,14 @@ class INR(SineStack):
             raise ValueError("pos_encode: got True, expected False: this network has no positional encoding")
         self.pos_encode = pos_encode
         self.nonlin = SineLayer
-        bound = siren_bound(hidden_features, max(hidden_omega_0, 1e-12), is_first=False)
+
+        def last() -> nn.Module:
+            return linear_last(hidden_features, out_features, max(hidden_omega_0, 1e-12))
+
         layers = stack(
             SineLayer, in_features, hidden_features, hidden_layers, out_features,
             omegas=(first_omega_0, hidden_omega_0),
-            last=(lambda: linear_last(hidden_features, out_features, bound)) if outermost_linear else None,
+            last=last if outermost_linear else None,
         )  # fmt: skip
         self.net = nn.Sequential(*layers)
 

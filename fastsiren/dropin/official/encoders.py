@@ -5,7 +5,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...engine.values import described
+from .. import checks
 from .modules import Sine, init_weights_normal, sine_init
+
+
+def known(name: str, given: str) -> None:
+    """Raise, as the original does, unless an argument names the activation of an encoder."""
+    if not isinstance(given, str) or given not in ("relu", "sine"):
+        raise AssertionError(f"{name}: got {described(given)}, expected 'relu' or 'sine'")
 
 
 class SetEncoder(nn.Module):
@@ -28,8 +36,9 @@ class SetEncoder(nn.Module):
         nonlinearity: str = "relu",
     ) -> None:
         super().__init__()
-        if nonlinearity not in ("relu", "sine"):
-            raise AssertionError(f"nonlinearity: got {nonlinearity!r}, expected 'relu' or 'sine'")
+        checks.sizes(in_features=in_features, out_features=out_features, hidden_features=hidden_features)
+        checks.sizes(0, num_hidden_layers=num_hidden_layers)
+        known("nonlinearity", nonlinearity)
         activation, rule = (
             (nn.ReLU(inplace=True), init_weights_normal) if nonlinearity == "relu" else (Sine(), sine_init)
         )
@@ -49,9 +58,15 @@ class SetEncoder(nn.Module):
             ctxt_mask: [B, M, 1], 1 for observations that count.
             kwargs: not used.
         """
+        checks.tensor("context_x", context_x, ("...", "M", "D"))
+        checks.tensor("context_y", context_y, (*context_x.shape[:-1], "C"))
+        found, wanted = (context_x.shape[-1], context_y.shape[-1]), self.net[0].in_features
+        if sum(found) != wanted:
+            raise ValueError(f"context_x, context_y: got widths {found}, expected {wanted} together")
         embeddings = self.net(torch.cat((context_x, context_y), dim=-1))
         if ctxt_mask is None:
             return embeddings.mean(dim=-2)
+        checks.tensor("ctxt_mask", ctxt_mask, (*context_x.shape[:-1], 1))
         return (embeddings * ctxt_mask).sum(dim=-2) / ctxt_mask.sum(dim=-2)
 
 
@@ -88,6 +103,7 @@ class ConvImgEncoder(nn.Module):
 
     def __init__(self, channel: int, image_resolution: Any) -> None:
         super().__init__()
+        checks.sizes(channel=channel)
         self.conv_theta = nn.Conv2d(channel, 128, 3, 1, 1)
         self.relu = nn.ReLU(inplace=True)
         first = nn.Conv2d(128, 256, 3, 1, 1)
@@ -99,6 +115,7 @@ class ConvImgEncoder(nn.Module):
 
     def forward(self, I: Tensor) -> Tensor:  # [B, C, 32, 32] -> [B, 256]
         """Encode an image."""
+        checks.tensor("I", I, ("B", self.conv_theta.in_channels, 32, 32))
         features = self.relu_2(self.cnn(self.relu(self.conv_theta(I))))
         return self.fc(features.flatten(2)).squeeze(-1)
 
@@ -152,6 +169,7 @@ class PartialConvImgEncoder(nn.Module):
 
     def __init__(self, channel: int, image_resolution: Any) -> None:
         super().__init__()
+        checks.sizes(channel=channel)
         self.conv1 = PartialConv2d(channel, 256, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(256)
         self.relu = nn.ReLU(inplace=True)
@@ -165,6 +183,7 @@ class PartialConvImgEncoder(nn.Module):
 
     def forward(self, I: Tensor) -> Tensor:  # [B, C, 32, 32] -> [B, 256]
         """Encode an image."""
+        checks.tensor("I", I, ("B", self.channel, 32, 32))
         x = self.relu(self.bn1(self.conv1(I, (I[:, :1] > 0).to(I.dtype))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.fc(x.flatten(2)).squeeze(-1)

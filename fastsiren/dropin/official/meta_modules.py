@@ -1,14 +1,17 @@
 """The hypernetworks of the official repository."""
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ...engine.values import described
 from ...modulation import Conditioned
+from .. import checks
 from ..meta import MetaModule
-from .encoders import ConvImgEncoder, PartialConvImgEncoder, SetEncoder
+from .encoders import ConvImgEncoder, PartialConvImgEncoder, SetEncoder, known
 from .modules import FCBlock, SingleBVPNet
 
 LATENT = 256
@@ -37,6 +40,10 @@ class HyperNetwork(nn.Module):
         self, hyper_in_features: int, hyper_hidden_layers: int, hyper_hidden_features: int, hypo_module: MetaModule
     ) -> None:
         super().__init__()
+        checks.sizes(hyper_in_features=hyper_in_features, hyper_hidden_features=hyper_hidden_features)
+        checks.sizes(0, hyper_hidden_layers=hyper_hidden_layers)
+        if not isinstance(hypo_module, MetaModule):
+            raise TypeError(f"hypo_module: got {described(hypo_module)}, expected a MetaModule such as SingleBVPNet")
         self.names: list[str] = []
         self.nets = nn.ModuleList()
         self.param_shapes: list[torch.Size] = []
@@ -52,6 +59,7 @@ class HyperNetwork(nn.Module):
 
     def forward(self, z: Tensor) -> "OrderedDict[str, Tensor]":  # [B, hyper_in_features] -> [B, ...] by name
         """Parameters of one module per embedding, as `params` of that module takes them."""
+        checks.points("z", z, self.nets)
         predicted = zip(self.names, self.nets, self.param_shapes, strict=True)
         return OrderedDict((name, net(z).reshape(-1, *shape)) for name, net, shape in predicted)
 
@@ -88,8 +96,9 @@ class _NeuralProcess(nn.Module):
         return self.hypo_net.siren_parameters(self._predicted(model_input)[0])
 
     def _predicted(self, model_input: dict[str, Any]) -> tuple["OrderedDict[str, Tensor]", Tensor]:
-        embedding = model_input.get("embedding")
+        embedding = model_input.get("embedding") if isinstance(model_input, Mapping) else None
         embedding = self.embed(model_input) if embedding is None else embedding
+        checks.tensor("embedding", embedding, ("B", LATENT))
         return self.hyper_net(embedding), embedding
 
     def forward(self, model_input: dict[str, Any]) -> dict[str, Any]:
@@ -123,12 +132,14 @@ class NeuralProcessImplicit2DHypernet(_NeuralProcess):
         self, in_features: int, out_features: int, image_resolution: Any = None, encoder_nl: str = "sine"
     ) -> None:
         super().__init__()
+        checks.sizes(in_features=in_features, out_features=out_features)
+        known("encoder_nl", encoder_nl)
         self._add_networks(out_features, image_resolution)
         self.set_encoder = SetEncoder(in_features, LATENT, 2, LATENT, nonlinearity=encoder_nl)
 
     def embed(self, model_input: dict[str, Any]) -> Tensor:
         """The embedding of img_sub [B, M, C] at coords_sub [B, M, 2], with a ctxt_mask [B, M, 1] if there is one."""
-        pixels, coords = model_input["img_sub"], model_input["coords_sub"]
+        pixels, coords = (checks.entry("model_input", model_input, key) for key in ("img_sub", "coords_sub"))
         return self.set_encoder(coords, pixels, ctxt_mask=model_input.get("ctxt_mask"))
 
 
@@ -146,13 +157,14 @@ class ConvolutionalNeuralProcessImplicit2DHypernet(_NeuralProcess):
         self, in_features: int, out_features: int, image_resolution: Any = None, partial_conv: bool = False
     ) -> None:
         super().__init__()
+        checks.sizes(in_features=in_features, out_features=out_features)
         make = PartialConvImgEncoder if partial_conv else ConvImgEncoder
         self.encoder = make(channel=in_features, image_resolution=image_resolution)
         self._add_networks(out_features, image_resolution)
 
     def embed(self, model_input: dict[str, Any]) -> Tensor:
         """The embedding of img_sparse [B, C, 32, 32]."""
-        return self.encoder(model_input["img_sparse"])
+        return self.encoder(checks.entry("model_input", model_input, "img_sparse"))
 
     def freeze_hypernet(self) -> None:
         """Leave the hypernetwork and the encoder out of training."""

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...engine.values import one_of
 from ...modulation import Conditioned
+from .. import checks
 from ..base import FusedSiren, Layer, draw, evaluate, siren_bound
 from ..meta import BatchLinear, MetaModule, MetaSequential, Params, get_subdict
 from .inputs import ImageDownsampling, PosEncodingNeRF, RBFLayer
@@ -25,6 +27,7 @@ class Sine(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:  # [...] -> [...]
         """Evaluate the sine."""
+        checks.tensor("input", input)
         return torch.sin(OMEGA * input)
 
 
@@ -96,7 +99,8 @@ class FCBlock(FusedSiren, MetaModule):
         weight_init: applied to all modules in place of the initialiser of the type.
 
     Raises:
-        ValueError: the type is not known.
+        TypeError: an argument is of the wrong type.
+        ValueError: the type is not known, or a size is out of range.
 
     Example:
         >>> import torch
@@ -107,6 +111,7 @@ class FCBlock(FusedSiren, MetaModule):
     """
 
     net: Any
+    points = "coords"
 
     def __init__(
         self,
@@ -119,9 +124,10 @@ class FCBlock(FusedSiren, MetaModule):
         weight_init: Callable[[nn.Module], None] | None = None,
     ) -> None:
         super().__init__()
-        if nonlinearity not in NONLINEARITIES:
-            known = ", ".join(map(repr, NONLINEARITIES))
-            raise ValueError(f"nonlinearity: got {nonlinearity!r}, expected one of {known}")
+        checks.sizes(in_features=in_features, out_features=out_features, hidden_features=hidden_features)
+        checks.sizes(0, num_hidden_layers=num_hidden_layers)
+        one_of("nonlinearity", nonlinearity, list(NONLINEARITIES))
+        checks.function("weight_init", weight_init)
         self.nonlinearity = nonlinearity
         make, rule = NONLINEARITIES[nonlinearity]
         # One instance serves all layers.
@@ -155,7 +161,8 @@ class FCBlock(FusedSiren, MetaModule):
             kwargs: not used.
         """
         if self.nonlinearity == "sine":
-            return evaluate(coords, self.siren_parameters(params))
+            return evaluate(coords, self.siren_parameters(params), self.points)
+        checks.points("coords", coords, self.net[0][0].weight)
         return self.net(coords, params=get_subdict(params, "net"))
 
     def forward_with_activations(
@@ -168,7 +175,8 @@ class FCBlock(FusedSiren, MetaModule):
             params: as in forward.
             retain_grad: whether every result keeps its gradient.
         """
-        x = coords.clone().detach().requires_grad_(True)
+        checks.points("coords", coords, self.net[0][0].weight)
+        x = checks.leaf("coords", coords)
         activations = OrderedDict(input=x)
         for i, layer in enumerate(self.net):
             for j, module in enumerate(layer):
@@ -213,7 +221,10 @@ class SingleBVPNet(MetaModule):
         **kwargs: Any,
     ) -> None:
         super().__init__()
-        self.mode = mode
+        checks.sizes(out_features=out_features, in_features=in_features, hidden_features=hidden_features)
+        checks.sizes(0, num_hidden_layers=num_hidden_layers)
+        one_of("type", type, list(NONLINEARITIES))
+        self.mode = one_of("mode", mode, ("mlp", "rbf", "nerf"))
         sidelength = kwargs.get("sidelength")
         if mode == "rbf":
             self.rbf_layer = RBFLayer(in_features, kwargs.get("rbf_centers", 1024))
@@ -245,7 +256,7 @@ class SingleBVPNet(MetaModule):
             model_input: {"coords": [B, N, D]}.
             params: parameters under the names of the state dict in place of the module's own, one set or one per batch.
         """
-        leaf = model_input["coords"].clone().detach().requires_grad_(True)
+        leaf = checks.leaf("coords", checks.entry("model_input", model_input, "coords"))
         coords = self.image_downsampling(leaf)
         if self.mode == "rbf":
             coords = self.rbf_layer(coords)
@@ -255,7 +266,7 @@ class SingleBVPNet(MetaModule):
 
     def forward_with_activations(self, model_input: dict[str, Any]) -> dict[str, Any]:
         """Evaluate layer by layer; "model_out" is the last of the activations with its key."""
-        coords = model_input["coords"].clone().detach().requires_grad_(True)
+        coords = checks.leaf("coords", checks.entry("model_input", model_input, "coords"))
         activations = self.net.forward_with_activations(coords)
         return {"model_in": coords, "model_out": activations.popitem(), "activations": activations}
 
@@ -274,6 +285,8 @@ class PINNet(nn.Module):
 
     def __init__(self, out_features: int = 1, type: str = "tanh", in_features: int = 2, mode: str = "mlp") -> None:
         super().__init__()
+        checks.sizes(out_features=out_features, in_features=in_features)
+        one_of("type", type, list(NONLINEARITIES))
         self.mode = mode
         self.net = FCBlock(
             in_features, out_features, 8, 20, outermost_linear=True, nonlinearity=type,
@@ -290,5 +303,5 @@ class PINNet(nn.Module):
 
     def forward(self, model_input: dict[str, Any]) -> dict[str, Tensor]:
         """Evaluate at a detached copy of the coordinates, which is returned too."""
-        leaf = model_input["coords"].clone().detach().requires_grad_(True)
+        leaf = checks.leaf("coords", checks.entry("model_input", model_input, "coords"))
         return {"model_in": leaf, "model_out": self.net(leaf)}
