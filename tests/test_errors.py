@@ -281,7 +281,12 @@ TABLE = [
         ({"dtype": torch.int32}, ValueError, "got torch.int32, expected a floating-point dtype"),
         ({"dtype": torch.complex64}, ValueError, "got torch.complex64, expected a floating-point dtype"),
     ),
-    *rows("Siren.forward", *not_like("x", X), ({"x": X[:, :1]}, ValueError, "got shape (4, 1), expected (..., 2)")),
+    *rows(
+        "Siren.forward",
+        *not_like("x", X),
+        ({"x": X[:, :1]}, ValueError, "got shape (4, 1), expected (..., 2)"),
+        ({"quantity": "laplacian"}, TypeError, "got 'laplacian' of type str, expected None or a function"),
+    ),
     *rows("use_backend", *not_names("name", "auto", "reference", "cpp", "triton")),
     *rows("precision", *not_names("name", "fp32", "tf32", "fp16", "bf16")),
 ]
