@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Net = TypeVar("Net", bound=Siren)
 
-__all__ = ["load", "save"]
+__all__ = ["arguments", "load", "save"]
 
 CONFIG, TENSORS = "config.json", "model.safetensors"
 _ARGUMENTS = (
@@ -39,9 +39,24 @@ _ARGUMENTS = (
 )
 
 
+def arguments(net: Siren) -> dict[str, Any]:
+    """The arguments that make a network of the same architecture, plain JSON values.
+
+    Raises:
+        ValueError: frequencies were changed since the network was made.
+    """
+    omegas = net.siren_parameters().omegas
+    if omegas != [net.first_omega_0, *[net.hidden_omega_0] * (len(omegas) - 1)]:
+        raise ValueError(
+            f"net: got frequencies {omegas}, which the arguments of its constructor do not describe; make it anew with "
+            "first_omega_0 and hidden_omega_0, or save its state_dict"
+        )
+    return {name: getattr(net, name) for name in _ARGUMENTS}
+
+
 def save(net: Siren, folder: str | os.PathLike[str]) -> None:
     """Write the constructor's arguments and the tensors of a network; see Siren.save_pretrained."""
-    config = {name: getattr(net, name) for name in _ARGUMENTS}
+    config = arguments(net)
     config["bias"] = any(name.endswith("bias") for name, _ in net.named_parameters())
     config |= {"init": net.init} if isinstance(net.init, str) else {}
     state = net.state_dict()
@@ -49,11 +64,10 @@ def save(net: Siren, folder: str | os.PathLike[str]) -> None:
     if not dtypes <= {torch.float16, torch.float32, torch.float64}:
         raise ValueError(f"net: got parameters of {dtypes}, files hold torch.float16, torch.float32 or torch.float64")
     # On the device meta a network of any size costs nothing.
-    twin = type(net)(**config, device="meta")
-    if not (_shapes(twin.state_dict()) == _shapes(state) and _frequencies(twin) == _frequencies(net)):
+    if _shapes(type(net)(**config, device="meta").state_dict()) != _shapes(state):
         raise ValueError(
-            "net: got a network that the arguments of its constructor do not describe (layers, parametrizations or "
-            "frequencies were changed); save its state_dict"
+            "net: got layers or parametrizations that the arguments of its constructor do not describe; save its "
+            "state_dict"
         )
     folder = Path(folder)
     try:
@@ -88,10 +102,6 @@ def load(cls: type[Net], name: str | os.PathLike[str], device: Any, **download: 
 
 def _shapes(state: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
-
-
-def _frequencies(net: Siren) -> list[float]:
-    return net.siren_parameters().omegas
 
 
 def _config(path: str) -> dict[str, Any]:

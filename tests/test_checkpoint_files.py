@@ -54,6 +54,13 @@ def test_precision_is_kept(tmp_path):
     assert checkpoint.load(tmp_path / "n").net.precision == "bf16"
 
 
+def test_changed_frequencies_are_not_saved(tmp_path):
+    net = fastsiren.Siren(2, 4, 0, 1)
+    net.net[0].omega_0 = 11.0
+    with pytest.raises(ValueError, match=r"frequencies \[11\.0\]"):
+        checkpoint.save(tmp_path / "n", net, {})
+
+
 def test_files_of_before_precisions_were_kept(saved, monkeypatch):
     path, net, _ = saved
     described = checkpoint.describe(net)

@@ -13,6 +13,7 @@ from torch import nn
 from .. import __version__, tensorfile
 from ..engine.backends import PRECISIONS
 from ..faults import InputError
+from ..hub import arguments
 from ..siren import Siren
 from ..tensorfile import Array, TensorFile
 from .loop import MOMENTS, Trainer
@@ -43,18 +44,7 @@ class Checkpoint(NamedTuple):
 
 def describe(net: nn.Module) -> dict[str, Any] | None:
     """The arguments that make a network of the same architecture; None for one that only its problem can make."""
-    if not isinstance(net, Siren):
-        return None
-    return {
-        "in_features": net.in_features,
-        "hidden_features": net.hidden_features,
-        "hidden_layers": net.hidden_layers,
-        "out_features": net.out_features,
-        "outermost_linear": net.outermost_linear,
-        "first_omega_0": net.first_omega_0,
-        "hidden_omega_0": net.hidden_omega_0,
-        "precision": net.precision,
-    }
+    return arguments(net) if isinstance(net, Siren) else None
 
 
 def save(
@@ -69,7 +59,7 @@ def save(
         trainer: Kept so that training can go on; None keeps the network only.
 
     Raises:
-        ValueError: The network is one that `load` would refuse.
+        ValueError: The network is one that `load` would refuse, or its frequencies were changed.
     """
     network = describe(net)
     if any(parameter.dtype == torch.bfloat16 for parameter in net.parameters()):
