@@ -72,7 +72,7 @@ class FusedSiren(nn.Module):
 
         return find
 
-    def modulate(self, **modulations: Sequence[Tensor | None]) -> Conditioned:
+    def _modulate(self, **modulations: Sequence[Tensor | None]) -> Conditioned:
         """The network with modulations [H], [B, H] or [B, 1, H] per layer; one for a last sine layer may be missing.
 
         Raises:

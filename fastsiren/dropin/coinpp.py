@@ -200,7 +200,7 @@ class ModulatedSiren(Siren):
             modulations["scale"] = [scale + 1.0 for scale in pieces[:sines]]
         if self.modulate_shift:
             modulations["shift"] = list(pieces[-sines:])
-        return self.modulate(**modulations)
+        return self._modulate(**modulations)
 
     def modulated_forward(self, x: Tensor, latent: Tensor) -> Tensor:  # [B, ..., D], [B, latent_dim] -> [B, ..., O]
         """Evaluate one network per latent.

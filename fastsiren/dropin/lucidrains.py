@@ -169,9 +169,10 @@ class SirenNet(WithLastLayer):
             mods: as in `forward`, each [H], or [B, H] or [B, 1, H] for B networks.
 
         Raises:
+            TypeError: the final activation is no part of a SIREN.
             ValueError: there are not as many modulations as sine layers, or one differs between points.
         """
-        return self.modulate(gain=self._gain(mods))
+        return self._modulate(gain=self._gain(mods))
 
     def _gain(self, mods: Tensor | Sequence[Tensor]) -> list[Any]:
         gain: list[Any] = list(mods) if isinstance(mods, tuple) else [mods] * self.num_layers

@@ -108,7 +108,7 @@ class Siren(SineStack, MetaModule):
             TypeError: `film` is no list of dicts of tensors.
             ValueError: there are fewer dicts than modulated layers, or one differs between points.
         """
-        return self.modulate(**self._film(film))
+        return self._modulate(**self._film(film))
 
     def _film(self, film: Sequence[Mapping[str, Tensor]]) -> dict[str, list[Tensor]]:
         count, film = len(self.net) - 1, listed("film", film, "dicts")
