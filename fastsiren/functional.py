@@ -15,6 +15,10 @@ leading shape of the results. `stack` makes such parameters of a list of network
 Results are differentiable in x, in the parameters and in directions, forms, combinations, targets and weights, to any
 order, and work under torch.func, forward mode and torch.compile. Calls compute in the dtype of the parameters; x must
 have it too, except under autocast, which changes nothing here but that x is cast to it.
+
+NaN or infinity in a point, or in what belongs to it, stays in the results of that point; in a parameter, it reaches
+what that parameter is part of, and no other network; sums over points, such as losses and gradients of parameters, have
+it too. No call looks for it. What a call was given and is changed in place before backward raises the error of torch.
 """
 
 from collections.abc import Sequence
