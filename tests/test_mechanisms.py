@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, stack_module_state, vjp, vmap
+from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, linearize, stack_module_state, vjp, vmap
 
 from mechanisms import OURS, Measured, assert_same, both, every, gradients, loss, on, points, siren
 
@@ -138,6 +138,16 @@ def test_func_hessian(quantity, backend):
     use_func("hessian", quantity)
 
 
+@pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node")
+@every
+def test_func_linearize(quantity):
+    def use(measured):
+        value, tangent = linearize(measured, points())
+        return value, tangent(points().cos())
+
+    agree(quantity, use)
+
+
 @on("jets", "losses")
 def test_functional_call_of_net_x_quantity(quantity, backend):
     ours, plain = both(quantity)
@@ -244,6 +254,26 @@ def test_weights_changed_before_backward_raises(quantity, backend):
         measured.net.net[1].linear.weight.mul_(2)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         result.backward()
+
+
+@every
+def test_meta_device(quantity):
+    """Shapes, and a backward, without numbers."""
+    ours = Measured(siren(device="meta"), quantity)
+    x = points().to("meta").requires_grad_()
+    result = ours(x)
+    assert result.shape == both(quantity)[0](points()).shape
+    assert [g.shape for g in gradients(ours, x)] == [p.shape for p in ours.parameters()]
+    assert x.grad.shape == x.shape and x.grad.is_meta
+
+
+@every
+def test_profiler(quantity, backend):
+    ours, plain = both(quantity)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        found = gradients(ours, points())
+    assert_same(found, gradients(plain, points()))
+    assert any(event.key.startswith("fastsiren::") for event in profiler.key_averages())
 
 
 @every
