@@ -37,6 +37,8 @@ def client(name: str, problem: Problem, operators: Any) -> Contender:
         operators: Has gradient and laplace, with the notebook's signatures.
     """
     w, x, target = problem.workload, problem.x, problem.target
+    if w.networks > 1:
+        raise Unavailable("the notebook trains one network")
     net = colab.Siren(w.d, w.width, w.layers, w.o, outermost_linear=True, first_omega_0=OMEGA, hidden_omega_0=OMEGA)
     net.load_state_dict(problem.module.state_dict())
 

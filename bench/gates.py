@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .records import SUFFIXES, Row
-from .workloads import MUST_SHOW, Workload
+from .workloads import MANY, MUST_SHOW, Workload
 
 WIDTH, LAYERS, THREADS = 256, 3, 2
 ISAS = ("avx512", "amx")
@@ -22,6 +22,7 @@ class Bar(NamedTuple):
         peer: Row to look at: a peer for a ratio, ours for a percentage.
         column: "ratio_median" or "percent_of_mm".
         least: Least value on each of ISAS.
+        width: Features of every sine layer.
     """
 
     workload: str
@@ -30,6 +31,7 @@ class Bar(NamedTuple):
     peer: str
     column: str
     least: tuple[float, float]
+    width: int = WIDTH
 
 
 class Outcome(NamedTuple):
@@ -64,6 +66,13 @@ DROPIN = (
 )
 
 
+# Images of 64 x 64, one to each of many small networks.
+NETWORKS = (
+    Bar(MANY, 4_096, 2, "eager", "ratio_median", (8.0, 8.0), width=32),
+    Bar(MANY, 4_096, 2, "vmap", "ratio_median", (2.0, 2.0), width=32),
+)
+
+
 def unfused(bar: Bar) -> Bar:
     """Return the bar of the same step through an ordinary loss."""
     least = (UNFUSED_SHARE * bar.least[0], UNFUSED_SHARE * bar.least[1])
@@ -81,6 +90,7 @@ BARS = (
     *(unfused(bar) for bar in RATIOS if bar.workload.startswith("train_") and bar.peer == "eager"),
     *(share(workload) for workload in MUST_SHOW),
     *DROPIN,
+    *NETWORKS,
 )
 
 
@@ -102,7 +112,7 @@ def check(rows: list[Row], isa: str, factor: float = 1.0) -> list[Outcome]:
 
 def outcome(rows: list[Row], bar: Bar, least: float) -> Outcome:
     """Return how one bar fares; a missing row and a value that is not a number are misses."""
-    wanted = (bar.workload, WIDTH, LAYERS, bar.points, bar.d, 1, bar.peer, "default")
+    wanted = (bar.workload, bar.width, LAYERS, bar.points, bar.d, 1, bar.peer, "default")
     found = [getattr(row, bar.column) for row in rows if row.key == wanted and row.threads == THREADS]
     value = found[-1] if found else None
     return Outcome(bar, least, value, value is not None and value >= least)

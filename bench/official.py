@@ -17,6 +17,8 @@ from .workloads import Workload
 
 OMEGA = 30.0
 CHUNK = 8192
+# Of Adam, where a step has one.
+RATE = 1e-4
 
 
 class SineLayer(nn.Module):
@@ -101,9 +103,24 @@ def step(kind: str, module: nn.Module, x: Tensor, target: Tensor, chunk: int) ->
     return (total,)
 
 
+def fit_step(
+    modules: list[OfficialSiren], optimizers: list[torch.optim.Adam], x: Tensor, targets: Tensor
+) -> tuple[Tensor, ...]:
+    """Train networks by one step each, one after another, and return (the sum of their losses,)."""
+    total = x.new_zeros(())
+    for module, optimizer, target in zip(modules, optimizers, targets, strict=True):
+        optimizer.zero_grad(set_to_none=True)
+        loss = ((module(x) - target) ** 2).mean()
+        loss.backward()
+        optimizer.step()
+        total += loss.detach()
+    return (total,)
+
+
 def target_of(workload: Workload, generator: torch.Generator) -> Tensor:
     """Return a random target of the workload's quantity, of the size that the quantity has at random weights."""
     n, quantity = workload.points, workload.kind.removeprefix("train_")
     columns = workload.d if quantity == "gradient" else workload.o
     scale = 20.0 if quantity == "laplacian" else 1.0
-    return scale * torch.randn(n, columns, generator=generator)
+    networks = [] if workload.networks == 1 else [workload.networks]
+    return scale * torch.randn(*networks, n, columns, generator=generator)

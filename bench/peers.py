@@ -11,10 +11,10 @@ from torch import Tensor
 
 import fastsiren
 
-from . import clients, handwritten
+from . import clients, handwritten, networks
 from .official import CHUNK, loss_of
 from .problem import Call, Contender, Problem, Unavailable, eager_call, training_call
-from .workloads import RELEASE
+from .workloads import MANY, RELEASE
 
 FIRST_ORDER = ("gradient", "train_gradient", "train_eikonal")
 SECOND_ORDER = ("laplacian", "train_laplacian")
@@ -51,12 +51,16 @@ def our_call(problem: Problem) -> tuple[fastsiren.Siren, Call]:
 
 def ours(problem: Problem) -> Contender:
     """Return fastsiren through its operators, or through its fused loss."""
+    if problem.workload.networks > 1:
+        return networks.ours(problem)
     net, call = our_call(problem)
     return Contender("ours", call, list(net.parameters()) if problem.workload.training else [])
 
 
 def unfused(problem: Problem) -> Contender:
     """Return a fastsiren training step whose loss is ordinary PyTorch on the outputs of an operator."""
+    if problem.workload.networks > 1:
+        return networks.unfused(problem)
     w, x, target = problem.workload, problem.x, problem.target
     net, _ = our_call(problem)
     parameters = list(net.parameters())
@@ -161,12 +165,15 @@ VARIANTS: dict[str, Callable[[Problem], Contender]] = {
 # Nested autograd.grad through a compiled module fails in PyTorch (no double backward in aot_autograd), so kinds with
 # derivatives have no plain "compile" row.
 PEERS: dict[str, tuple[Callable[[Problem], Contender], tuple[str, ...]]] = {
-    "eager": (eager, ("forward", "train_value", *FIRST_ORDER, *SECOND_ORDER)),
+    "eager": (eager, ("forward", "train_value", *FIRST_ORDER, *SECOND_ORDER, MANY)),
     "chunks": (chunks, ("forward", "train_value", *FIRST_ORDER, *SECOND_ORDER)),
     "compile": (compiled, ("forward", "train_value")),
     "compile_jet": (compiled_jet, (*FIRST_ORDER, *SECOND_ORDER)),
     "compile_adjoint": (compiled_adjoint, FIRST_ORDER),
     "torch_jet": (torch_jet, SECOND_ORDER),
+    "eager_fused": (networks.eager_fused, (MANY,)),
+    "vmap": (networks.vmapped, (MANY,)),
+    "compile_vmap": (networks.compiled_vmap, (MANY,)),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .official import CHUNK, OfficialSiren, infer, step, target_of
+from .official import CHUNK, RATE, OfficialSiren, fit_step, infer, step, target_of
 from .workloads import Workload
 
 Call = Callable[[], tuple[Tensor, ...]]
@@ -39,22 +40,31 @@ class Problem:
 
     Args:
         workload: What to compute.
-        module: The network in plain PyTorch; every contender has its weights.
+        modules: The networks in plain PyTorch, one but for a workload of many; every contender has their weights.
         x: Coordinates in [-1, 1], [N, D].
         target: Target of the loss; a kind without one ignores it.
         precision: Of ours; None is fp32.
     """
 
     workload: Workload
-    module: OfficialSiren
+    modules: list[OfficialSiren]
     x: Tensor  # [N, D]
-    target: Tensor  # [N, O] or [N, D]
+    target: Tensor  # [N, O] or [N, D], with an axis of networks in front where there are many
     precision: str | None = None
 
     @property
+    def module(self) -> OfficialSiren:
+        """The network of a workload of one."""
+        (module,) = self.modules
+        return module
+
+    @property
     def parameters(self) -> list[nn.Parameter]:
-        """Parameters of the plain module, where training contenders leave their gradients."""
-        return list(self.module.parameters()) if self.workload.training else []
+        """Where training contenders leave their gradients: those of all networks in one place after the other."""
+        if not self.workload.training:
+            return []
+        places = zip(*(module.parameters() for module in self.modules), strict=True)
+        return [parameter for place in places for parameter in place]
 
 
 def make(workload: Workload, seed: int = 0, device: torch.device | str = "cpu") -> Problem:
@@ -68,9 +78,10 @@ def make(workload: Workload, seed: int = 0, device: torch.device | str = "cpu") 
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = OfficialSiren(workload.d, workload.width, workload.layers, workload.o)
+        shape = workload.d, workload.width, workload.layers, workload.o
+        modules = [OfficialSiren(*shape).to(device) for _ in range(workload.networks)]
     x = torch.rand(workload.points, workload.d, generator=generator) * 2 - 1
-    return Problem(workload, module.to(device), x.to(device), target_of(workload, generator).to(device))
+    return Problem(workload, modules, x.to(device), target_of(workload, generator).to(device))
 
 
 def eager_call(problem: Problem, chunk: int | None = None) -> Call:
@@ -81,9 +92,22 @@ def eager_call(problem: Problem, chunk: int | None = None) -> Call:
         chunk: Points of one chunk. Default: all.
     """
     kind, size = problem.workload.kind, chunk or problem.workload.points
+    if problem.workload.networks > 1:
+        return one_after_another(problem)
     if problem.workload.training:
         return lambda: step(kind, problem.module, problem.x, problem.target, size)
     return lambda: infer(kind, problem.module, problem.x, size)
+
+
+def one_after_another(problem: Problem, *, fused: bool | None = None) -> Call:
+    """Return the call that trains many networks in eager PyTorch, each with an Adam of its own.
+
+    Args:
+        problem: The inputs.
+        fused: As torch.optim.Adam takes it; None is its default.
+    """
+    optimizers = [torch.optim.Adam(module.parameters(), lr=RATE, fused=fused) for module in problem.modules]
+    return lambda: fit_step(problem.modules, optimizers, problem.x, problem.target)
 
 
 def training_call(loss: Callable[[], Tensor], parameters: list[torch.nn.Parameter]) -> Call:
@@ -101,10 +125,8 @@ def training_call(loss: Callable[[], Tensor], parameters: list[torch.nn.Paramete
 
 def in_double(problem: Problem) -> Problem:
     """Return the same inputs, bit for bit, in fp64."""
-    w = problem.workload
-    module = OfficialSiren(w.d, w.width, w.layers, w.o).to(problem.x.device, torch.float64)
-    module.load_state_dict(problem.module.state_dict())
-    return Problem(w, module, problem.x.double(), problem.target.double())
+    modules = [copy.deepcopy(module).double() for module in problem.modules]
+    return Problem(problem.workload, modules, problem.x.double(), problem.target.double())
 
 
 def truth(problem: Problem) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ TITLES = {
     "train_gradient": "training step, gradient loss",
     "train_laplacian": "training step, Laplacian loss",
     "train_eikonal": "training step, eikonal loss",
+    "train_256_networks": "256 networks trained together, with Adam",
 }
 VARIANTS = {
     "ours": "",
@@ -25,7 +26,7 @@ VARIANTS = {
     "import_only": ", class imported from dropin",
     "diff_operators": ", class and derivative functions imported",
 }
-COMPILED = ("compile", "compile_jet", "compile_adjoint", "torch_jet")
+COMPILED = ("compile", "compile_jet", "compile_adjoint", "torch_jet", "compile_vmap")
 HEADER = (
     "workload",
     "vs eager",

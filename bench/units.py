@@ -69,6 +69,7 @@ def units(kind: str, d: int, o: int) -> int:
     forward = {
         "forward": 1,
         "value": 1,
+        "256_networks": 1,
         "gradient": first_order_units(d, o),
         "eikonal": first_order_units(d, o),
         "laplacian": laplacian_units(d, o),
@@ -79,7 +80,7 @@ def units(kind: str, d: int, o: int) -> int:
 def workload_flops(workload: Workload) -> float:
     """Return the GEMM flops that a workload is charged with, for ours and for every peer."""
     w = workload
-    return units(w.kind, w.d, w.o) * unit_flops(w.points, w.d, w.o, w.width, w.layers)
+    return w.networks * units(w.kind, w.d, w.o) * unit_flops(w.points, w.d, w.o, w.width, w.layers)
 
 
 def percent_of_mm(workload: Workload, seconds: float, mm_seconds: float) -> float:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 KINDS = ("forward", "gradient", "laplacian", "train_value", "train_gradient", "train_laplacian", "train_eikonal")
-NAME = re.compile(r"(?P<kind>[a-z_]+)-d(?P<d>\d+)-o(?P<o>\d+)-w(?P<width>\d+)-l(?P<layers>\d+)-n(?P<points>\d+)")
+# The value loss of 256 independent networks on the same points, a step of Adam included.
+MANY = "train_256_networks"
+NAME = re.compile(r"(?P<kind>[a-z0-9_]+)-d(?P<d>\d+)-o(?P<o>\d+)-w(?P<width>\d+)-l(?P<layers>\d+)-n(?P<points>\d+)")
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,7 @@ class Workload:
 
     Args:
         kind: forward, gradient (value and gradient), laplacian (value, gradient and Laplacian), or train_ followed by
-            value, gradient, laplacian or eikonal: the loss and all parameter gradients, without an optimizer.
+            value, gradient, laplacian or eikonal: the loss and all parameter gradients, without an optimizer; or MANY.
         d: Input features.
         o: Output features; 1 for every kind with derivatives.
         width: Features of every sine layer.
@@ -33,16 +35,21 @@ class Workload:
     layers: int = 3
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"kind is {self.kind!r}; accepted are {', '.join(KINDS)}")
+        if self.kind not in (*KINDS, MANY):
+            raise ValueError(f"kind is {self.kind!r}; accepted are {', '.join((*KINDS, MANY))}")
         # The official operators sum over outputs, so with several outputs the two sides would do different work.
-        if self.o != 1 and self.kind not in ("forward", "train_value"):
+        if self.o != 1 and self.kind not in ("forward", "train_value", MANY):
             raise ValueError(f"o is {self.o}; {self.kind} compares with operators that need o = 1")
 
     @property
     def training(self) -> bool:
         """Whether this is a training step."""
         return self.kind.startswith("train_")
+
+    @property
+    def networks(self) -> int:
+        """How many networks there are."""
+        return 256 if self.kind == MANY else 1
 
     @property
     def name(self) -> str:
@@ -96,6 +103,9 @@ SWEEP = (
     *(Workload("train_eikonal", d=3, points=n) for n in (1_024, 16_384)),
 )
 
+# An image of 64 x 64 for each network.
+NETWORKS = (Workload(MANY, width=32, points=4_096),)
+
 # What a user's program gets by drop-in classes: batches of thousands of points up to the notebook's image of 256 x 256.
 DROPIN = tuple(
     Workload(kind, d=3 if kind == "train_eikonal" else 2, points=n)
@@ -103,12 +113,16 @@ DROPIN = tuple(
     for n in (4_096, 16_384, 65_536)
 )
 
-QUICK = tuple(Workload(kind, d=3 if kind == "train_eikonal" else 2, width=64, points=1_024) for kind in KINDS)
+QUICK = (
+    *(Workload(kind, d=3 if kind == "train_eikonal" else 2, width=64, points=1_024) for kind in KINDS),
+    Workload(MANY, width=16, points=64),
+)
 
 SETS: dict[str, tuple[Workload, ...]] = {
     "must": MUST_SHOW,
     "sweep": SWEEP,
-    "all": (*MUST_SHOW, *SWEEP),
+    "networks": NETWORKS,
+    "all": (*MUST_SHOW, *NETWORKS, *SWEEP),
     "dropin": DROPIN,
     "quick": QUICK,
 }

@@ -15,12 +15,13 @@ from fastsiren.bench import passes as bench_passes
 from fastsiren.bench.__main__ import main
 from fastsiren.bench.official import OfficialSiren, infer, quantities, step
 from fastsiren.bench.problem import Contender, Problem, in_double, make, results, truth
-from fastsiren.bench.workloads import KINDS, MUST_SHOW, SETS, Workload, parse, select
+from fastsiren.bench.workloads import KINDS, MANY, MUST_SHOW, SETS, Workload, parse, select
 
 from fastsiren import use_backend
 from fastsiren.engine import reference
 
 TINY = [Workload(kind, d=3 if kind == "train_eikonal" else 2, width=16, points=33) for kind in KINDS]
+MANY_TINY = Workload(MANY, width=16, points=9)
 
 # Forward units of math.md, section 5: (d, o), J by T, J by A, Laplacian by T and by TxA, Hessian by T and by TxA.
 UNITS = [
@@ -117,7 +118,7 @@ def test_chunks_do_the_work_of_the_whole(workload):
         torch.testing.assert_close(parts[name], whole[name], rtol=1e-11, atol=1e-13)
 
 
-@pytest.mark.parametrize("workload", TINY, ids=lambda w: w.kind)
+@pytest.mark.parametrize("workload", [*TINY, MANY_TINY], ids=lambda w: w.kind)
 def test_every_contender_computes_the_same_numbers(workload, monkeypatch):
     # What is compiled counts here, not the compiler, which takes ten seconds a function.
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
@@ -127,12 +128,23 @@ def test_every_contender_computes_the_same_numbers(workload, monkeypatch):
     assert not checked.absent
     expected = {name for name, (_, kinds) in peers.PEERS.items() if workload.kind in kinds} - {"chunks", "torch_jet"}
     ours = set(peers.VARIANTS) if workload.training else {"ours"}
-    # A loss on values has no derivative functions to import.
-    ours -= {"diff_operators"} if workload.kind == "train_value" else set()
+    # A loss on values has no derivative functions to import, and the notebook trains one network.
+    ours -= {"train_value": {"diff_operators"}, MANY: {"import_only", "diff_operators"}}.get(workload.kind, set())
     assert expected | ours == set(checked.verdicts) - {"chunks", "torch_jet"}
     for verdict in checked.verdicts.values():
         assert set(verdict.ours) == set(verdict.eager)
         assert max(verdict.ours.values()) <= 1e-5
+
+
+def test_many_networks_take_the_steps_that_each_takes_alone():
+    problem = make(MANY_TINY)
+    contenders = peers.enter(problem, ["eager_fused", "vmap"]).contenders
+    with use_backend("reference"):
+        losses = [{c.name: c.call()[0].item() for c in contenders} for _ in range(4)]
+    assert losses[-1]["eager"] < 0.999 * losses[0]["eager"]
+    for found in losses:
+        assert len(found) == 5
+        assert all(loss == pytest.approx(found["eager"], rel=1e-5) for loss in found.values())
 
 
 def test_a_written_out_jet_is_exact_in_double():

@@ -24,7 +24,7 @@ def passing(isa: str) -> list[records.Row]:
     """One row per bar, each exactly on it."""
     place, rows = gates.ISAS.index(isa), []
     for bar in gates.BARS:
-        shape = {"workload": bar.workload, "points": bar.points, "d": bar.d, "peer": bar.peer}
+        shape = {"workload": bar.workload, "points": bar.points, "d": bar.d, "peer": bar.peer, "width": bar.width}
         rows.append(synthetic(isa=isa, **shape, **{bar.column: bar.least[place]}))
     return rows
 
@@ -57,7 +57,7 @@ def test_the_last_row_of_a_key_counts_and_machines_are_not_mixed():
 def test_rows_on_the_bars_pass_and_a_row_below_or_missing_fails(isa):
     rows = passing(isa)
     assert all(outcome.passed for outcome in gates.check(rows, isa))
-    assert len(gates.BARS) == 13 + 4 + 8 + 3
+    assert len(gates.BARS) == 13 + 4 + 8 + 3 + 2
     for place, bar in enumerate(gates.BARS):
         for value in (0.999 * getattr(rows[place], bar.column), math.nan):
             worse = [*rows[:place], replace(rows[place], **{bar.column: value}), *rows[place + 1 :]]
@@ -78,6 +78,8 @@ def test_the_bars_of_the_release_table():
     assert least["forward", 65_536, 2, "ours"] == (85.0, 250.0)
     assert least["laplacian", 65_536, 3, "ours"] == (85.0, 220.0)
     assert least["train_eikonal", 65_536, 3, "ours"] == (80.0, 220.0)
+    assert least["train_256_networks", 4_096, 2, "eager"] == (8.0, 8.0)
+    assert least["train_256_networks", 4_096, 2, "vmap"] == (2.0, 2.0)
 
 
 def test_gates_ignore_other_threads_and_tuned_malloc():
