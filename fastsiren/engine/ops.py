@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from . import backends, passes, reference, transforms
-from .pass_kind import Call, Needs, Pass, Tensors
+from .pass_kind import Call, Dispatch, Needs, Pass, Tensors
 from .passes import PASSES
 
 _PLAIN_TYPES = (Tensor, torch.nn.Parameter)
@@ -225,12 +225,37 @@ def _operator(which: Pass, call: Call, args: Tensors) -> tuple[Tensor, ...]:
 # Backward
 
 
-def _backward(which: Pass, ctx: Any, flags: Sequence[bool], bars: Tensors) -> Tensors:
+def _backward(which: Pass, ctx: Any, flags: Sequence[bool], bars: Tensors, dispatch: Dispatch = _dispatch) -> Tensors:
     """Cotangents of the flat tensors, of those only that this backward pass asks for."""
     # Unpacked once: a checkpoint computes again at every access.
     kept = ctx.saved_tensors
     args, saved = kept[: ctx.arguments], kept[ctx.arguments :]
-    return which.vjp(ctx.call, args, saved, bars, _needs(which, ctx, args, flags), _dispatch)
+    return which.vjp(ctx.call, args, saved, bars, _needs(which, ctx, args, flags), dispatch)
+
+
+def _once(ctx: Any, which: Pass, call: Call, args: Tensors) -> tuple[Tensor, ...]:
+    """Results of a pass, those of the last time where a node of the graph starts its Hessian again.
+
+    A Laplacian by nested torch.autograd.grad walks the graph of one gradient once per coordinate.
+    """
+    plain = not (transforms.transform_active() or transforms.dual_level_open() or transforms.gradients_batched())
+    if which is not passes.SANDWICH_FWD or not plain:
+        return _dispatch(which, call, args)
+    grad, results = getattr(ctx, "hessian", (None, ()))
+    if grad is not torch.is_grad_enabled() or _freed(results):
+        results = _dispatch(which, call, args)
+        ctx.hessian = torch.is_grad_enabled(), results
+    return results
+
+
+def _freed(results: tuple[Tensor, ...]) -> bool:
+    """Whether a backward pass has been through the graph of some results, and let go of it."""
+    node: Any = results[0].grad_fn
+    try:
+        # Raises RuntimeError then; does not unpack, which a checkpoint allows once only.
+        return node is not None and node._raw_saved_tensors is None
+    except (AttributeError, RuntimeError):
+        return True
 
 
 def _needs(which: Pass, ctx: Any, args: Tensors, flags: Sequence[bool]) -> Needs:
@@ -268,7 +293,7 @@ class _Eager(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *bars: Any) -> Any:
-        return (None, None, *_backward(ctx.which, ctx, ctx.needs_input_grad[2:], bars))
+        return (None, None, *_backward(ctx.which, ctx, ctx.needs_input_grad[2:], bars, partial(_once, ctx)))
 
 
 class _Transformed(torch.autograd.Function):

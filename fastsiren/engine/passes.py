@@ -3,6 +3,7 @@
 Each pass is the vector-Jacobian product of the one before, so derivatives of any order come out of one chain:
 
     value_fwd -> value_bwd -> value_bwdbwd -> sandwich_bwd where one tangent makes up all of it, else plain torch
+                 value_bwd -> sandwich_fwd where x alone is asked for, and has few dimensions
     jet_fwd -> jet_bwd, adjoint_fwd -> adjoint_bwd, sandwich_fwd -> sandwich_bwd, loss_fwd; and plain torch after these
 
 "Plain torch" is torch.func.vjp of the formulas of the reference. torch.autograd.grad on saved tensors would count twice
@@ -91,13 +92,20 @@ class ValueBwd(Backward):
     def vjp(
         self, call: Call, args: Tensors, saved: Tensors, bars: Tensors, needs: Needs, dispatch: Dispatch
     ) -> Tensors:
-        """Run value_bwdbwd."""
+        """Run value_bwdbwd, or for x alone take its result from the Hessian, which serves all calls on one graph."""
         need_x, _ = call.options
         x_bar_bar = bars[0] if need_x else None
         cotangents = _dense(bars[int(need_x) :], self.split(call, args))
         wanted = (*needs.operands, needs.parameters)
         if not any(wanted) or (x_bar_bar is None and not cotangents):
             return (None,) * len(args)
+        y_bar, x, *params = args
+        only_x = wanted == (False, True, False) and not cotangents
+        if only_x and x_bar_bar is not None and x.shape[-1] <= HESSIAN_INPUTS:
+            axes = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+            operands = (x, axes, y_bar.unsqueeze(1))
+            _, _, hessian = dispatch(SANDWICH_FWD, call._replace(options=()), (*operands, *params))
+            return (None, (hessian.squeeze(1) * x_bar_bar.unsqueeze(1)).sum(-1), *[None] * len(params))
         call = call._replace(options=wanted)
         grads = iter(dispatch(PASSES["value_bwdbwd"], call, (x_bar_bar, *args, *cotangents)))
         return tuple(_given([*wanted[:2], *[wanted[2]] * (2 * call.layers)], grads))
@@ -241,6 +249,9 @@ def _parameter_results(which: Pass, call: Call, args: Tensors) -> list[Result]:
     parts = which.split(call, args)
     return [Result(param.shape, summed=True) for param in (*parts.weights, *parts.biases)]
 
+
+# The Hessian costs 2 + D forwards, one product with it 4; who asks for one derivative of a gradient asks for more.
+HESSIAN_INPUTS = 4
 
 X = Operand("x", 1)
 DIRECTIONS = Operand("directions", 2, seed=True)
