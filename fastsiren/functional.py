@@ -29,11 +29,11 @@ import torch
 from torch import Tensor
 
 from .engine import backends, ops
-from .engine.arguments import check_tensor, coordinates, per_network
+from .engine.arguments import check_tensor, coordinates, layers, per_network
 from .engine.composed_loss import KINDS, REDUCTIONS, composed_loss
 from .engine.jet import Adjoint, Jet, Sandwich
 from .engine.network import check_parameters
-from .engine.values import described, flag, listed, number, one_of
+from .engine.values import flag, listed, number, one_of
 from .stacks import stack as stack
 from .stacks import unstack as unstack
 
@@ -309,13 +309,8 @@ def _prepare(
     precision: str | None,
 ) -> _Network:
     """Check the arguments that all functions share, complete the parameters and choose the backend."""
-    weights, omegas = listed("weights", weights, "tensors"), listed("omegas", omegas, "floats")
-    given: list[Tensor | None] = [None] * len(weights) if biases is None else listed("biases", biases, "tensors")
-    for i, weight in enumerate(weights):
-        if not isinstance(weight, Tensor):
-            raise TypeError(f"weights[{i}]: got {described(weight)}, expected a torch.Tensor")
-    full = [w.new_zeros(w.shape[-2:-1]) if b is None else b for w, b in zip(weights, given)]
-    full += given[len(weights) :]
+    weights, full = layers(weights, biases)
+    omegas = listed("omegas", omegas, "floats")
     if not flag("outermost_linear", outermost_linear) and len(weights):
         # A weight of too few dimensions is refused below, by its name.
         identity = torch.eye(prod(weights[-1].shape[-2:-1]), dtype=weights[-1].dtype, device=weights[-1].device)

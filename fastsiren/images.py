@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .engine.values import described, number
 from .faults import InputError
 from .files import open_input
 from .png import Array, read_16_bit, read_header
@@ -50,8 +51,11 @@ def read(path: str | os.PathLike[str]) -> Picture:
         path: The file. A rotation noted by the camera (EXIF) is applied.
 
     Raises:
+        TypeError: `path` is no path.
         InputError: The file is missing, empty, damaged, or holds no picture of a supported kind.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path: got {described(path)}, expected a str or os.PathLike")
     data = _load(path)
     header = read_header(data)
     if header is not None and header.width * header.height > MAX_PIXELS:
@@ -126,6 +130,13 @@ def psnr(mean_squared_error: float) -> float:
         mean_squared_error: Mean over all samples, prediction clipped to [0, 1].
 
     Returns:
-        -10 log10 of the error; infinity for an exact fit.
+        -10 log10 of the error; infinity for an exact fit, NaN for NaN.
+
+    Raises:
+        TypeError: The error is no number.
+        ValueError: The error is negative.
     """
-    return -10 * math.log10(mean_squared_error) if mean_squared_error > 0 else math.inf
+    error = number("mean_squared_error", mean_squared_error)
+    if error < 0:
+        raise ValueError(f"mean_squared_error: got {error}, expected a number >= 0")
+    return -10 * math.log10(error) if error else math.inf

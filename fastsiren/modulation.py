@@ -10,10 +10,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .engine.arguments import check_tensor, unpack
+from .engine.arguments import check_tensor, layers, unpack
+from .engine.backends import PRECISIONS
 from .engine.network import Parameters, SirenModule, networks_of
 from .engine.ops import autocast_enabled
-from .engine.values import listed
+from .engine.values import flag, listed, one_of
 
 Modulation = Sequence[Tensor | None]
 """One tensor [H] or [G, H] per sine layer, None where a layer has none; H may be 1 for one number per layer."""
@@ -28,6 +29,10 @@ class Conditioned(Parameters):
         omegas: one float per sine layer.
         outermost_linear: False makes the last layer a sine layer too; it then has an omega.
         precision: of hidden products, "fp32", "tf32", "fp16" or "bf16"; None for the one in force.
+
+    Raises:
+        TypeError: an argument is of the wrong type. Whether parameters fit each other, the function says that takes it.
+        ValueError: the precision is not known.
 
     Example:
         >>> import torch, fastsiren
@@ -48,10 +53,9 @@ class Conditioned(Parameters):
         precision: str | None = None,
     ) -> "Conditioned":
         """Complete the biases."""
-        weights = listed("weights", weights, "tensors")
-        given = [None] * len(weights) if biases is None else listed("biases", biases, "tensors")
-        full = [weight.new_zeros(weight.shape[-2]) if b is None else b for weight, b in zip(weights, given)]
-        full += given[len(weights) :]
+        weights, full = layers(weights, biases)
+        flag("outermost_linear", outermost_linear)
+        one_of("precision", precision, PRECISIONS, or_none=True)
         return super().__new__(cls, weights, full, listed("omegas", omegas, "floats"), outermost_linear, precision)
 
     def siren_parameters(self) -> Parameters:
@@ -109,13 +113,13 @@ def modulated(
     """
     weights, biases, omegas, outermost_linear, precision = unpack(net)
     given = {"frequency": frequency, "scale": scale, "shift": shift, "phase": phase, "gain": gain}
-    layers = _by_layer(given, weights, biases, omegas)
+    modulations = _by_layer(given, weights, biases, omegas)
     folded, added = list(weights), list(biases)
-    if not outermost_linear and layers[-1]["gain"] is not None:
+    if not outermost_linear and modulations[-1]["gain"] is not None:
         # The layer behind that takes the gain up is the identity.
         identity = torch.eye(weights[-1].shape[-2], dtype=weights[-1].dtype, device=weights[-1].device)
         folded, added, outermost_linear = [*folded, identity], [*added, identity.new_zeros(len(identity))], True
-    for l, (layer, omega) in enumerate(zip(layers, omegas, strict=True)):
+    for l, (layer, omega) in enumerate(zip(modulations, omegas, strict=True)):
         folded[l], added[l] = _inside(folded[l], added[l], omega, layer)
         if layer["gain"] is not None:
             folded[l + 1] = folded[l + 1] * layer["gain"].unsqueeze(-2)

@@ -43,7 +43,7 @@ def stack(nets: Sequence[SirenModule]) -> Conditioned:
         >>> torch.equal(nets[3](x), fastsiren.functional.siren(x, *every[:2], omegas=every.omegas)[3])
         True
     """
-    found = [unpack(net) for net in listed("nets", nets, "networks")]
+    found = [unpack(net, f"nets[{i}]") for i, net in enumerate(listed("nets", nets, "networks"))]
     if not found:
         raise ValueError("nets: got none, expected at least one network")
     for i, parameters in enumerate(found):
@@ -63,7 +63,7 @@ def unstack(stacked: SirenModule, nets: Sequence[SirenModule]) -> None:
         TypeError: an entry is no SIREN.
         ValueError: numbers or shapes do not fit, or a network computes its parameters, which cannot be set then.
     """
-    parts, nets = unpack(stacked), listed("nets", nets, "networks")
+    parts, nets = unpack(stacked, "stacked"), listed("nets", nets, "networks")
     if any(w.ndim == 2 for w in parts.weights) or any(b.ndim == 1 for b in parts.biases):
         raise ValueError("stacked: got one network or shared parameters, expected an axis of networks in all of them")
     if len(parts.weights[0]) != len(nets):
@@ -72,7 +72,7 @@ def unstack(stacked: SirenModule, nets: Sequence[SirenModule]) -> None:
         parts._replace(weights=[w[i] for w in parts.weights], biases=[b[i] for b in parts.biases])
         for i in range(len(nets))
     ]
-    found = [unpack(net) for net in nets]
+    found = [unpack(net, f"nets[{i}]") for i, net in enumerate(nets)]
     # Nothing is written before all are known to fit.
     for i, parameters in enumerate(found):
         _check_alike(f"nets[{i}]", parameters, own[i])

@@ -27,7 +27,7 @@ from error_rows import (
     rows,
     without_row,
 )
-from fastsiren import functional, grids, losses
+from fastsiren import functional, grids, images, losses, modulation
 from fastsiren.engine.network import Parameters
 
 NET = fastsiren.Siren(2, 5, 1, 1, dtype=torch.float64)
@@ -309,18 +309,20 @@ def test_every_argument_has_rows():
 def test_every_public_name_is_in_the_table():
     """Functions and classes of the package and of its modules; those of fastsiren.dropin have a table of their own."""
     modules = {name: found for name in fastsiren.__all__ if inspect.ismodule(found := getattr(fastsiren, name))}
+    modules |= {"modulation": modulation, "images": images}
     names = {name for name in fastsiren.__all__ if name not in modules and name != "convert"}
     for module in modules.keys() - {"dropin"}:
-        there = vars(modules[module]).items()
-        names |= {f"{module}.{name}" for name, found in there if defined(found, modules[module], name)}
+        there = vars(modules[module])
+        names |= {f"{module}.{name}" for name in there.get("__all__", there) if offered(there[name], name)}
     assert names - CALLS.keys() - test_errors_values.CALLS.keys() == RECORDS
 
 
-def defined(found: object, module: object, name: str) -> bool:
-    """Whether a module defines a public function or class."""
-    own = getattr(found, "__module__", None) == module.__name__
-    return own and callable(found) and not name.startswith("_")
+def offered(found: object, name: str) -> bool:
+    """Whether a name of a module is that of a public function or class outside of the engine."""
+    origin = getattr(found, "__module__", None) or ""
+    public = origin.startswith("fastsiren.") and not origin.startswith("fastsiren.engine")
+    return public and callable(found) and not name.startswith("_")
 
 
 # Plain records, which the functions that take them check.
-RECORDS = {"init.Fan", "init.Order"}
+RECORDS = {"init.Fan", "init.Order", "images.Picture"}

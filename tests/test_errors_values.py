@@ -1,4 +1,4 @@
-"""What grids, initial weights and rendering refuse, and in which words; see tests/test_errors.py."""
+"""What grids, initial weights, rendering, modulations and pictures refuse, and in which words; see test_errors.py."""
 
 import math
 
@@ -9,10 +9,13 @@ from torch import nn
 
 import fastsiren
 from error_rows import Call, check, identify, not_flags, not_names, not_numbers, rows, without_row
-from fastsiren import grids, init
+from fastsiren import functional, grids, images, init, modulation
 
 NET = fastsiren.Siren(2, 5, 1, 1, dtype=torch.float64)
 GRID = grids.Grid.over((4, 5))
+PARAMETERS = NET.siren_parameters()
+KINDS = ("frequency", "scale", "shift", "phase", "gain")
+H = torch.ones(5, dtype=torch.float64)
 LINEARS = [nn.Linear(2, 3), nn.Linear(3, 1)]
 
 CALLS = {
@@ -21,6 +24,17 @@ CALLS = {
     "grids.Grid.over": Call(grids.Grid.over, {"shape": (2, 3)}),
     "grids.Grid.coordinates": Call(GRID.coordinates, {"start": (1, 2), "shape": (3, 3)}),
     "grids.Grid.at": Call(GRID.at, {"index": torch.arange(3)}),
+    "functional.stack": Call(functional.stack, {"nets": [NET, NET]}),
+    "functional.unstack": Call(functional.unstack, {"stacked": functional.stack([NET, NET]), "nets": [NET, NET]}),
+    "modulation.modulated": Call(
+        modulation.modulated,
+        {"net": NET, **{name: [H, H] for name in KINDS}},
+    ),
+    "modulation.Conditioned": Call(
+        modulation.Conditioned, {"weights": PARAMETERS.weights, "biases": None, "omegas": PARAMETERS.omegas}
+    ),
+    "images.read": Call(images.read, {"path": "no such file"}),
+    "images.psnr": Call(images.psnr, {"mean_squared_error": 0.5}),
     "init.finer": Call(init.finer, {"first_bias_scale": 1.0}),
     "init.scheme": Call(init.scheme, {"init": "siren"}),
     "init.initialize": Call(init.initialize, {"linears": LINEARS}),
@@ -102,6 +116,68 @@ TABLE = [
         ({"dtype": torch.int64}, ValueError, "got torch.int64, expected a floating-point dtype"),
     ),
     *rows(
+        "functional.stack",
+        ({"nets": NET}, TypeError, "got a module Siren, expected a list of networks"),
+        ({"nets": []}, ValueError, "got none, expected at least one network"),
+        ({"nets": [NET, 3]}, TypeError, "nets[1]: got 3 of type int, expected a fastsiren.Siren or a module with"),
+        (
+            {"nets": [NET, fastsiren.Siren(2, 5, 1, 1)]},
+            ValueError,
+            "nets[1]: weights[0] is",
+            "torch.float32",
+            "expected",
+        ),
+        ({"nets": [NET, fastsiren.Siren(2, 4, 1, 1).double()]}, ValueError, "nets[1]: weights[0] is", "(4, 2)"),
+        ({"nets": [NET, fastsiren.Siren(2, 5, 2, 1).double()]}, ValueError, "nets[1]: has omegas [30.0, 30.0, 30.0]"),
+        ({"nets": [NET, fastsiren.Siren(2, 5, 1, 1, device="meta").double()]}, ValueError, "on meta, expected"),
+        ({"nets": [functional.stack([NET])]}, ValueError, "nets[0]: has an axis of networks in front already"),
+    ),
+    *rows(
+        "functional.unstack",
+        ({"stacked": 3}, TypeError, "got 3 of type int, expected a fastsiren.Siren"),
+        ({"nets": NET}, TypeError, "got a module Siren, expected a list of networks"),
+        ({"nets": [NET]}, ValueError, "got 1, expected 2 as in the stack"),
+        ({"nets": [NET, fastsiren.Siren(2, 4, 1, 1).double()]}, ValueError, "nets[1]: weights[0] is"),
+    ),
+    *rows(
+        "modulation.modulated",
+        ({"net": nn.Linear(2, 1)}, TypeError, "got a module Linear, expected a fastsiren.Siren or a module with"),
+        *(
+            ({name: given}, error, *words)
+            for name in KINDS
+            for given, error, *words in (
+                (3.0, TypeError, "got 3.0 of type float, expected a list of tensors"),
+                (H, TypeError, "got a torch.Tensor of shape (5,)", "expected a list of tensors"),
+                ([H], ValueError, "got 1 of them, expected 2, one per sine layer"),
+                ([1.0, None], TypeError, f"{name}[0]: got 1.0 of type float, expected a torch.Tensor"),
+                ([None, H[:4]], ValueError, f"{name}[1]: got shape (4,), expected (5,) or (networks, 5)"),
+                ([None, H.float()], TypeError, f"{name}[1]: got dtype torch.float32, expected torch.float64"),
+                ([None, H.to("meta")], ValueError, f"{name}[1]: got device meta, expected cpu"),
+                (
+                    [H.expand(2, 5), H.expand(3, 5)],
+                    ValueError,
+                    f"{name}[1]: got shape (3, 5)",
+                    "of 2 networks in front",
+                ),
+            )
+        ),
+    ),
+    *rows(
+        "modulation.Conditioned",
+        ({"weights": 3.0}, TypeError, "got 3.0 of type float, expected a list of tensors"),
+        ({"weights": [1.0]}, TypeError, "weights[0]: got 1.0 of type float, expected a torch.Tensor"),
+        ({"biases": H}, TypeError, "got a torch.Tensor of shape (5,)", "expected a list of tensors"),
+        ({"omegas": 30.0}, TypeError, "got 30.0 of type float, expected a list of floats"),
+        *not_flags("outermost_linear"),
+        *not_names("precision", "fp32", "bf16"),
+    ),
+    *rows("images.read", ({"path": None}, TypeError, "got None of type NoneType, expected a str or os.PathLike")),
+    *rows(
+        "images.psnr",
+        ({"mean_squared_error": "0"}, TypeError, "got '0' of type str, expected a number"),
+        ({"mean_squared_error": -1.0}, ValueError, "got -1.0, expected a number >= 0"),
+    ),
+    *rows(
         "init.finer",
         *not_numbers("first_bias_scale", or_none=True),
         ({"first_bias_scale": -1}, ValueError, "got -1, expected None or a positive finite number"),
@@ -141,7 +217,7 @@ def test_refused(row):
     check(CALLS, row)
 
 
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("name", CALLS.keys() - {"images.read"})
 def test_served_but_for_what_a_row_changes(name):
     CALLS[name].function(**CALLS[name].arguments)
 

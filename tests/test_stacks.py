@@ -98,7 +98,7 @@ def test_computed_parameters():
     ("others", "error", "words"),
     [
         ([], ValueError, "nets: got none"),
-        ([nn.Linear(2, 3)], TypeError, "net: got a module Linear"),
+        ([nn.Linear(2, 3)], TypeError, r"nets\[1\]: got a module Linear"),
         ([fastsiren.Siren(2, 9, 1, 3, dtype=torch.float64)], ValueError, r"nets\[1\]: weights\[0\] is .*\(9, 2\)"),
         ([fastsiren.Siren(2, 8, 2, 3, dtype=torch.float64)], ValueError, r"nets\[1\]: has omegas"),
         (networks(1, first_omega_0=20.0), ValueError, r"nets\[1\]: has omegas \[20.0, 30.0\]"),

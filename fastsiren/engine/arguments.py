@@ -1,6 +1,7 @@
 """Checks of networks and tensors at the public edge; those of plain values are in values.py."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,8 +11,8 @@ from .ops import autocast_enabled
 from .values import described, listed, number
 
 
-def unpack(net: SirenModule) -> Parameters:
-    """Ask a module for its parameters.
+def unpack(net: SirenModule, name: str = "net") -> Parameters:
+    """Ask a module, the argument of that name, for its parameters.
 
     Raises:
         TypeError: the module does not follow the protocol.
@@ -21,17 +22,28 @@ def unpack(net: SirenModule) -> Parameters:
         wrapped = callable(getattr(getattr(net, "module", None), "siren_parameters", None))
         hint = "; of a wrapper, ask in its call, as wrapper(x, fastsiren.laplacian) does for a Siren" if wrapped else ""
         raise TypeError(
-            f"net: got {described(net)}, expected a fastsiren.Siren or a module with a method siren_parameters() -> "
+            f"{name}: got {described(net)}, expected a fastsiren.Siren or a module with a method siren_parameters() -> "
             f"fastsiren.engine.network.Parameters{hint}"
         )
     found = method()
     if not isinstance(found, Parameters) or not found.weights:
         said = "one without weights" if isinstance(found, Parameters) else described(found)
         raise TypeError(
-            f"net: siren_parameters() of {type(net).__name__} gave {said}, expected "
+            f"{name}: siren_parameters() of {type(net).__name__} gave {said}, expected "
             "fastsiren.engine.network.Parameters with at least two layers"
         )
     return found
+
+
+def layers(weights: Iterable[Tensor], biases: Iterable[Tensor | None] | None) -> tuple[list[Tensor], list[Tensor]]:
+    """Weights and biases as lists, with zeros for biases that are None; whether they fit is not looked at."""
+    weights = listed("weights", weights, "tensors")
+    given: list[Any] = [None] * len(weights) if biases is None else listed("biases", biases, "tensors")
+    for i, weight in enumerate(weights):
+        if not isinstance(weight, Tensor):
+            raise TypeError(f"weights[{i}]: got {described(weight)}, expected a torch.Tensor")
+    full = [w.new_zeros(w.shape[-2:-1]) if b is None else b for w, b in zip(weights, given)]
+    return weights, full + given[len(weights) :]
 
 
 def coordinates(x: Tensor, weight: Tensor, name: str = "x") -> Tensor:  # [..., D]
