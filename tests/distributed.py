@@ -121,7 +121,7 @@ def work(rank: int, rendezvous: str, out: str) -> None:
     """One process."""
     torch.set_num_threads(1)
     dist.init_process_group(
-        "gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=RANKS, timeout=timedelta(seconds=60)
+        "gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=RANKS, timeout=timedelta(seconds=180)
     )
     x = torch.rand(RANKS * POINTS, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     found = {}
