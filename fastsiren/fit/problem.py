@@ -50,13 +50,19 @@ class Problem(ABC):
         """A network with its initial weights; these depend on the seed alone."""
         return self.siren()
 
-    def siren(self) -> Siren:
-        """The SIREN that the settings describe, with initial weights."""
+    def siren(self, first_omega: float | None = None) -> Siren:
+        """The SIREN that the settings describe, with initial weights.
+
+        Args:
+            first_omega: Frequency factor of the first layer; default that of all layers.
+        """
         s = self.settings
         inputs, outputs = self.features
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(s.seed)
-            return Siren(inputs, s.hidden, s.layers, outputs, first_omega_0=s.omega, hidden_omega_0=s.omega)
+            return Siren(
+                inputs, s.hidden, s.layers, outputs, first_omega_0=first_omega or s.omega, hidden_omega_0=s.omega
+            )
 
     @abstractmethod
     def loss(self, net: nn.Module, step: int) -> Tensor | Iterable[Tensor]:

@@ -14,6 +14,7 @@ __all__ = ["EXPERIMENTS", "find"]
 
 # Name -> module and class of the experiment, and what it is; looked up without importing torch.
 EXPERIMENTS = {
+    "audio": ("audio", "AudioExperiment", "a waveform from its samples; --compare shows other activations"),
     "image": ("image_experiment", "ImageExperiment", "a picture from its pixels; --compare shows other activations"),
 }
 
