@@ -13,6 +13,7 @@ recomputed forwards count as nothing. Training takes the sine and cosine of ever
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -153,7 +154,9 @@ def bound(w: Workload, mode: str, chip: Chip, *, grid: bool = False) -> Bound:
 
 def chip_of(name: str) -> Chip | None:
     """Return the chip of a device by the name that CUDA gives it; None for one without rates here."""
-    return next((chip for key, chip in CHIPS.items() if key in name.upper()), None)
+    words = set(re.findall(r"\w+", name.upper()))
+    # Cards for PCIe slots and parts of a chip have other rates.
+    return None if words & {"PCIE", "NVL", "MIG"} else next((CHIPS[key] for key in CHIPS if key in words), None)
 
 
 # What a run on a GPU is compared with: the rows that matter first.

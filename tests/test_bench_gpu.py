@@ -144,7 +144,9 @@ def test_chips_are_known_by_their_names():
     for name, chip in names.items():
         found = roofline.chip_of(name)
         assert found is not None and found.name == chip
-    assert roofline.chip_of("NVIDIA GeForce RTX 4090") is None
+    # Others, whose names contain one of these or whose rates differ.
+    for name in ("GeForce RTX 4090", "RTX A1000", "H100 PCIe", "H100 NVL", "H100 80GB HBM3 MIG 1g.10gb"):
+        assert roofline.chip_of(f"NVIDIA {name}") is None
 
 
 def test_the_table_of_bounds_needs_no_gpu(capsys):
