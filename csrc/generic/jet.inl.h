@@ -114,7 +114,12 @@ NOINLINE void activate_bwd_counted(const Shape& s, const typename V::T* z, int64
       const T* zi = z + (i * V::NV + v) * V::L;
       const int64_t o = ((row + i) * V::NV + v) * V::L;
       const T *slope = saved.at(1, g) + o, *cf = coef + v * V::L;
-      const typename V::R c = V::load(saved.at(0, g) + o), bend = V::mul(V::load(hidden.at(0, g) + o), V::set(T(PI2)));
+      const typename V::R c = V::load(saved.at(0, g) + o);
+      if (K == 0 && R == 0) {
+        V::store(left.at(0, g) + o, V::mul(c, V::load(zi)));
+        continue;
+      }
+      const typename V::R bend = V::mul(V::load(hidden.at(0, g) + o), V::set(T(PI2)));
       typename V::R u = V::mul(c, V::load(zi)), dot = V::set(0), curve = V::set(0);
       for (int64_t k = 0; k < K; k++) {
         typename V::R t_bar = V::load(zi + (1 + k) * ZC), twist = V::set(0);
@@ -200,15 +205,18 @@ void output_layer(const Packed<typename V::T>& net, const Planes<typename V::T>&
 template <class V>
 INLINE void output_layer_bwd(const Packed<typename V::T>& net, const TileArray<V>& bar, int64_t channels, int64_t row,
                              int64_t rows, int64_t g, typename V::T* z) {
-  const int64_t H = net.width[net.sines - 1];
-  for (int64_t c = 0; c < channels; c++)
+  const int64_t H = net.width[net.sines - 1], O = net.O;
+  for (int64_t c = 0; c < channels; c++) {
+    const typename V::T *bars = bar.at(c, g), *weights = net.out_rows + row;
+    typename V::T* out = z + c * V::MR * PT<V>;
     for (int64_t i = 0; i < rows; i++)
-      for (int v = 0; v < V::NV; v++) {
+      for (int v = 0; v < V::NV; v++, out += V::L) {
         typename V::R a = V::set(0);
-        for (int64_t q = 0; q < net.O; q++)
-          a = V::fma(V::set(net.out_rows[q * H + row + i]), V::load(bar.at(c, g) + (q * V::NV + v) * V::L), a);
-        V::store(z + c * V::MR * PT<V> + (i * V::NV + v) * V::L, a);
+        for (int64_t q = 0; q < O; q++)
+          a = V::fma(V::set(weights[q * H + i]), V::load(bars + (q * V::NV + v) * V::L), a);
+        V::store(out, a);
       }
+  }
 }
 
 // Cotangents of the first layer's inputs: bar (channel) [D][PT] = A_0^T left (channel)

@@ -195,6 +195,27 @@ INLINE typename V::T lane_sum(const typename V::T* p) {
   return half[0];
 }
 
+// `sum` plus a row of all groups, lane by lane; `step` from group to group.
+template <class V>
+INLINE typename V::R add_row(const typename V::T* a, int64_t step, int64_t groups, typename V::R sum) {
+  for (int64_t g = 0; g < groups; g++, a += step) {
+    UNROLL(8)
+    for (int v = 0; v < V::NV; v++) sum = V::add(sum, V::load(a + v * V::L));
+  }
+  return sum;
+}
+
+// The same of the products of two rows.
+template <class V>
+INLINE typename V::R add_products(const typename V::T* a, int64_t a_step, const typename V::T* b, int64_t b_step,
+                                  int64_t groups, typename V::R sum) {
+  for (int64_t g = 0; g < groups; g++, a += a_step, b += b_step) {
+    UNROLL(8)
+    for (int v = 0; v < V::NV; v++) sum = V::fma(V::load(a + v * V::L), V::load(b + v * V::L), sum);
+  }
+  return sum;
+}
+
 // One segment's sums: weight blocks straight in the segment's buffer, the rest in lanes until the segment ends.
 template <class V>
 struct Gradient {
@@ -243,12 +264,9 @@ struct Gradient {
   void add_bias(int64_t l, const Planes<T>& left) {
     T* b = bias;
     for (int64_t i = 0; i < l; i++) b += net->width[i] * V::L;
-    for (int64_t f = 0; f < net->width[l]; f++, b += V::L) {
-      typename V::R sum = V::load(b);
-      for (int64_t g = 0; g < left.groups; g++)
-        for (int v = 0; v < V::NV; v++) sum = V::add(sum, V::load(left.at(0, g) + (f * V::NV + v) * V::L));
-      V::store(b, sum);
-    }
+    const T* row = left.at(0, 0);
+    const int64_t width = net->width[l], step = left.size, groups = left.groups;
+    for (int64_t f = 0; f < width; f++, b += V::L, row += PT<V>) V::store(b, add_row<V>(row, step, groups, V::load(b)));
   }
   void add_weight(int64_t l, const Planes<T>& left, const Planes<T>& right, int64_t channels) {
     weight_grad<V>(left, net->width[l], right, net->width[l - 1], channels, transposed,
@@ -256,31 +274,23 @@ struct Gradient {
   }
   // first-layer sums: left (channel) [H0][PT] times right (right_channel) [D][PT]
   void add_first(const Planes<T>& left, int64_t channel, const Planes<T>& right, int64_t right_channel) {
-    for (int64_t f = 0; f < net->width[0]; f++)
-      for (int64_t i = 0; i < net->D; i++) {
-        T* d = first + (f * net->D + i) * V::L;
-        typename V::R sum = V::load(d);
-        for (int64_t g = 0; g < left.groups; g++)
-          for (int v = 0; v < V::NV; v++)
-            sum = V::fma(V::load(left.at(channel, g) + (f * V::NV + v) * V::L),
-                         V::load(right.at(right_channel, g) + (i * V::NV + v) * V::L), sum);
-        V::store(d, sum);
-      }
+    const T *a = left.at(channel, 0), *b = right.at(right_channel, 0);
+    const int64_t width = net->width[0], D = net->D, a_step = left.size, b_step = right.size, groups = left.groups;
+    T* d = first;
+    for (int64_t f = 0; f < width; f++, a += PT<V>)
+      for (int64_t i = 0; i < D; i++, d += V::L)
+        V::store(d, add_products<V>(a, a_step, b + i * PT<V>, b_step, groups, V::load(d)));
   }
   // output sums: coefficient [.][PT] of output q (channel c of `left`) times hidden channel c of `right`
   void add_output(const Planes<T>& left, const Planes<T>& right, int64_t channels) {
-    const int64_t H = net->width[net->sines - 1];
-    for (int64_t q = 0; q < net->O; q++)
-      for (int64_t f = 0; f < H; f++) {
-        T* d = output + (q * H + f) * V::L;
-        typename V::R sum = V::load(d);
-        for (int64_t c = 0; c < channels; c++)
-          for (int64_t g = 0; g < left.groups; g++)
-            for (int v = 0; v < V::NV; v++)
-              sum = V::fma(V::load(left.at(c, g) + (q * V::NV + v) * V::L),
-                           V::load(right.at(c, g) + (f * V::NV + v) * V::L), sum);
-        V::store(d, sum);
-      }
+    // Channels follow one another as groups do.
+    const int64_t H = net->width[net->sines - 1], O = net->O, groups = channels * left.groups;
+    const int64_t a_step = left.size, b_step = right.size;
+    const T *a = left.at(0, 0), *b = right.at(0, 0);
+    T* d = output;
+    for (int64_t q = 0; q < O; q++)
+      for (int64_t f = 0; f < H; f++, d += V::L)
+        V::store(d, add_products<V>(a + q * PT<V>, a_step, b + f * PT<V>, b_step, groups, V::load(d)));
   }
   void add_output_bias(const Planes<T>& left) {
     for (int64_t q = 0; q < net->O; q++)
