@@ -213,14 +213,14 @@ def sandwich_reverse(
     up, early = bars.J, []
     for l in range(layers):
         if sums is not None:
-            _add(sums, net, l, adjoints.g[l], up, N)
+            sums.add_layer(l, adjoints.g[l], up, N, net.mode, bias=False)
         Y = torch.empty_like(adjoints.a[l])
         early.append(torch.empty_like(trace.phases[l][0]))
         _run(adjoint_layer_up, net, l, N, up, trace.phases[l], adjoints.a[l], bars.S, Y, early[l], down=False, C=C, K=K)
         up = Y
     if sums is not None:
         sums.add_output(layers, last[:1], bars.y, N)
-        sums.add_thin(layers, up, E, N)
+        sums.add_thin(layers, up, E, N, bias=False)
     Z_bar = bars.y
     for l in reversed(range(layers)):
         out = torch.empty_like(trace.phases[l])
@@ -228,17 +228,8 @@ def sandwich_reverse(
         _run(adjoint_layer_down, net, l, N, *arguments, down=True, C=C, K=K)
         Z_bar = out
         if sums is not None:
-            sums.add_bias(l, Z_bar[0], N)
-            _add(sums, net, l, Z_bar, trace.inputs[l], N)
+            sums.add_layer(l, Z_bar, trace.inputs[l], N, net.mode, bias=True)
     return Z_bar, up
-
-
-def _add(sums: WeightGrads, net: Network, l: int, Z_bar: Tensor, X: Tensor, N: int) -> None:
-    """Add outer products of layer l to its gradient."""
-    if l:
-        sums.add_wide(l, Z_bar, X, N, net.mode)
-    else:
-        sums.add_thin(0, Z_bar, X, N)
 
 
 def _run(

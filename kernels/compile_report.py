@@ -11,7 +11,6 @@ where a kernel is now worse.
 import argparse
 import csv
 import itertools
-import os
 import re
 import subprocess
 import sys
@@ -28,7 +27,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
 from .adjoint import Cotangents, adjoint_sweep, contracted, sandwich_reverse
-from .configs import SHARED, Launch, recording
+from .configs import INTERPRETED, SHARED, Launch, recording
 from .jet import jet_reverse, jet_sweep
 from .network import Network, prepare
 from .project import projected
@@ -47,6 +46,12 @@ FEW = 16
 TENSOR_MEMORY = 512
 # Jumps of loops, divisions and, on sm_100, of waiting for products; a slow path in a sine would add some per element.
 JUMPS = 30
+# What else is counted in innermost loops, and printed.
+KINDS = {
+    "conversions": ("F2F", "F2FP", "F2I", "I2F", "I2FP", "HADD2", "PRMT"),
+    "shifts and logic": ("SHF", "LOP3"),
+    "shared loads": ("LDS", "LDSM"),
+}
 
 
 class Case(NamedTuple):
@@ -86,14 +91,14 @@ def _jet(net: Network, case: Case) -> None:
     new, K, R = net.first.new_empty, case.K, case.R
     M = new(R, K, K)
     last, trace = jet_sweep(net, new(1 + K, POINTS, INPUTS), M, POINTS, keep=True)
-    jet_reverse(net, trace, last, new(1 + K + R, POINTS, net.outputs), M, POINTS, WeightGrads(), case.need_m)
+    jet_reverse(net, trace, last, new(1 + K + R, POINTS, net.outputs), M, POINTS, WeightGrads(1), case.need_m)
 
 
 def _forward(net: Network, K: int, R: int) -> None:
     """Without a backward pass, as one kernel where the network fits; and the pixels of a grid."""
     new, O, H = net.first.new_empty, net.outputs, net.units[-1]
     S, M, pixels = new(1 + K, POINTS, INPUTS), new(R, K, K), new(1, POINTS, O, dtype=torch.uint8)
-    if fits(net, 1 + K + R):
+    if fits(net.inputs, net.units, 1 + K + R, net.mode):
         fused(net, S[:, None], new(1 + K + R, 1, POINTS, O), M if K else None)
         if K == 0:
             fused(net, None, pixels[None], grid=GRID)
@@ -110,13 +115,13 @@ def _sandwich(net: Network, K: int, C: int) -> None:
     adjoints = adjoint_sweep(net, trace, E, POINTS)
     contracted(net, trace, adjoints, POINTS)
     bars = Cotangents(new(1, POINTS, O), new(C, POINTS, INPUTS), new(POINTS, C, K, K))
-    sandwich_reverse(net, trace, adjoints, last, E, bars, POINTS, WeightGrads())
+    sandwich_reverse(net, trace, adjoints, last, E, bars, POINTS, WeightGrads(1))
 
 
 CASES = (
     *(Case(width, "fp32", K, R) for width in (32, 64, 128, 256, 512) for K, R in ((0, 0), (2, 1))),
     *(Case(width, "fp32", 3, 1) for width in (64, 128, 256)),
-    Case(256, "fp32", 3, 6),
+    *(Case(256, "fp32", K, R) for K, R in ((1, 1), (3, 6), (4, 1), (6, 1))),
     Case(256, "fp32", 2, 1, need_m=True),
     *(
         Case(width, mode, K, R, keep=False)
@@ -127,6 +132,8 @@ CASES = (
     Case(128, "fp32", 0, 0, keep=False),
     *(Case(256, "fp16", K, R) for K, R in ((0, 0), (2, 1))),
     *(Case(256, "fp32", K, 0, C) for K, C in ((0, 1), (0, 3), (2, 1), (3, 3))),
+    *(Case(width, "int8", 0, 0, keep=False) for width in (64, 128, 256, 512)),
+    Case(256, "int8", 2, 1),
     Case(64, "fp16", 2, 1),
     Case(256, "bf16", 2, 1),
     Case(64, "fp64", 2, 1),
@@ -198,14 +205,16 @@ def problem_of(launch: Launch) -> str:
     return " ".join([*texts, *(["float64"] if "float64" in types else [])])
 
 
-def compiled(launch: Launch, chip: int) -> tuple[Row, list[str]]:
-    """Compile a launch for a chip; its row, and what is wrong with it."""
+def compiled(launch: Launch, chip: int) -> tuple[Row, str, list[str]]:
+    """Compile a launch for a chip; its row, what its innermost loops are made of, and what is wrong with it."""
     driver.set_active(Chip(chip))
     kernel = launch.kernel.warmup(*launch.arguments, grid=(1,), **launch.options)
-    usage, operations = _machine_code(kernel.asm["cubin"])
+    usage, operations, in_loops = _machine_code(kernel.asm["cubin"])
     counts = Counter(operation.split(".")[0] for operation in operations)
     matrix = Counter(operation.split(".")[0] for operation in operations if _is_product(operation))
     tile = {name: int(value) for name, value in launch.options.items() if name in TILE}
+    looped = Counter(operation.split(".")[0] for operation in in_loops)
+    mix = {kind: sum(looped[name] for name in names) for kind, names in KINDS.items()}
     row = Row(
         *(triton.__version__, chip, name_of(launch), problem_of(launch)),
         " ".join(f"{name}={value}" for name, value in tile.items()),
@@ -213,16 +222,17 @@ def compiled(launch: Launch, chip: int) -> tuple[Row, list[str]]:
         *("+".join(sorted(matrix)), sum(matrix.values())),
         *(counts["FFMA"], counts["MUFU"], counts["BRA"], len(operations)),
     )
-    return row, complaints(row, launch, kernel)
+    words = ", ".join(f"{count} {kind}" for kind, count in mix.items())
+    return row, f"{len(in_loops)} in loops: {words}", complaints(row, launch, kernel)
 
 
 def _is_product(operation: str) -> bool:
     """Whether a machine instruction is one of the tensor cores; HFMA2.MMA is none."""
-    return bool(re.match(r"(HGMMA|HMMA|IMMA|DMMA|UTC\w*MMA)\b", operation))
+    return bool(re.match(r"([HI]GMMA|HMMA|IMMA|DMMA|UTC\w*MMA)\b", operation))
 
 
-def _machine_code(cubin: bytes) -> tuple[dict[str, int], list[str]]:
-    """Registers and memory of a program, and its instructions."""
+def _machine_code(cubin: bytes) -> tuple[dict[str, int], list[str], list[str]]:
+    """Registers and memory of a program, its instructions, and those in its innermost loops."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
@@ -231,8 +241,17 @@ def _machine_code(cubin: bytes) -> tuple[dict[str, int], list[str]]:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     text = done.stdout + done.stderr
     usage = {name: int(value) for name, value in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", text)}
-    line = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z0-9_][\w.]*)", re.MULTILINE)
-    return usage, line.findall(text)
+    line = re.compile(r"^\s*/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z0-9_][\w.]*)(.*)", re.MULTILINE)
+    code = [(int(address, 16), operation, rest) for address, operation, rest in line.findall(text)]
+    return usage, [operation for _, operation, _ in code], _in_loops(code)
+
+
+def _in_loops(code: Sequence[tuple[int, str, str]]) -> list[str]:
+    """Instructions between a jump back and its target, where no other such pair lies between them."""
+    jumps = ((re.search(r"0x([0-9a-f]+)", rest), at) for at, operation, rest in code if operation.startswith("BRA"))
+    loops = [(int(target[1], 16), at) for target, at in jumps if target and int(target[1], 16) < at]
+    inner = [(a, b) for a, b in loops if not any((c, d) != (a, b) and a <= c and d <= b for c, d in loops)]
+    return [operation for at, operation, _ in code if any(a <= at <= b for a, b in inner)]
 
 
 def expected_product(launch: Launch, chip: int) -> str:
@@ -243,6 +262,9 @@ def expected_product(launch: Launch, chip: int) -> str:
     if sizes["MODE"] == "fp64":
         return "" if chip == 100 else "DMMA"
     rows = sizes["BN"] if name_of(launch) == "weight_grad" else sizes["BM"]
+    if sizes["MODE"] == "int8":
+        # For sm_100, Triton multiplies bytes with the instructions of older chips.
+        return "IGMMA" if chip == 90 and rows >= 64 else "IMMA"
     return {90: "HGMMA", 100: "UTCHMMA"}.get(chip, "HMMA") if rows >= 64 else "HMMA"
 
 
@@ -314,14 +336,14 @@ def report(chips: Sequence[int], only: str, quick: bool, table: dict[tuple[int, 
     rows, bad = [], 0
     for chip in chips:
         for launch in unique((*QUICK, *MORE_QUICK.get(chip, ())) if quick else CASES, chip, only):
-            row, wrong = compiled(launch, chip)
+            row, mix, wrong = compiled(launch, chip)
             wrong += [] if table is None else worse(row, table.get(row.key))
             rows.append(row)
             bad += bool(wrong)
             print(
                 f"sm_{chip} {row.kernel:18} {row.problem} | {row.tile} | {row.registers} registers, stack {row.stack}, "
                 f"shared {row.shared}{'' if row.shared <= SHARED[86] else ' (> 99 KB)'}, {row.products} {row.product}, "
-                f"{row.ffma} FFMA, {row.mufu} MUFU, {row.instructions} in all | {'; '.join(wrong) or 'ok'}",
+                f"{row.ffma} FFMA, {row.mufu} MUFU, {row.instructions} in all, {mix} | {'; '.join(wrong) or 'ok'}",
                 flush=True,
             )
     print(f"{len(rows)} kernels, {bad} with complaints")
@@ -340,7 +362,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write the table")
     parser.add_argument("--table", type=Path, default=TABLE, help="a CSV file; compile_report.csv unless given")
     options = parser.parse_args()
-    if os.environ.get("TRITON_INTERPRET") == "1":
+    if INTERPRETED:
         parser.error("TRITON_INTERPRET=1: interpreted kernels are not compiled; unset it")
     if not set(options.arch.split(",")) <= set(map(str, SHARED)):
         parser.error(f"--arch: got {options.arch}, accepted are {', '.join(map(str, SHARED))}, separated by commas")

@@ -6,6 +6,7 @@ points: the bits of a row are then the same in any batch. compile_report.csv sho
 
 import functools
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any, NamedTuple
 import torch
 import triton
 
+# Triton's own switch, read where Triton reads it: when kernels are defined.
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 # Rows of one call of a layerwise kernel: bounds what a pass allocates, and every offset in its buffers to 32 bits.
 BUFFER_ELEMENTS = 1 << 28
 CHUNK_ROWS = 1 << 15
@@ -26,6 +29,8 @@ SHARED = {80: 166912, 86: 101376, 90: 232448, 100: 232448}
 # Registers of a thread for sums, which leave enough for mixing the channels afterwards; on sm_100 they come from a
 # memory of 512 columns, and beyond it the compiler makes an empty kernel.
 SUMS = {80: 40, 86: 40, 90: 80, 100: 64}
+# The same for digits, whose sums are integers and which multiply a channel at a time; seen to be kept in registers.
+DIGIT_SUMS = {80: 128, 86: 128, 90: 224, 100: 128}
 
 
 def padded(width: int) -> int:
@@ -51,23 +56,33 @@ class Tile(NamedTuple):
         """Whether it divides the matrix, its sums stay in registers, and its slices and a result in shared memory."""
         if width % self.BN or inner % self.BK:
             return False
-        number = 8 if mode == "fp64" else 4
-        sums = channels * self.BM * self.BN * number // (128 * self.num_warps)
-        rows = (self.STAGES - 1) * channels * self.BM * self.BK
+        number, digits = 8 if mode == "fp64" else 4, mode == "int8"
+        # Digits: three sums, and what the compiler keeps of every further channel.
+        held, loaded = (4 * channels - 1, 1) if digits else (channels, channels)
+        sums = held * self.BM * self.BN * number // (128 * self.num_warps)
+        rows = (self.STAGES - 1) * loaded * self.BM * self.BK
         shared = number * (rows + self.STAGES * self.BN * self.BK + self.BM * self.BN)
         # The sine of fp64 needs half of the registers.
-        return sums <= SUMS[chip] * 4 // number and shared <= SHARED[chip]
+        most = DIGIT_SUMS[chip] if digits else SUMS[chip] * 4 // number
+        return sums <= most and shared <= SHARED[chip]
 
 
 # By preference: a kernel reads its channels width / BN times. With 64 rows a warp group of sm_90 multiplies.
 _WIDE = (
-    Tile(128, 128, 32, 8, 2), Tile(64, 128, 32, 8, 2), Tile(64, 64, 32, 8, 2), Tile(64, 32, 32, 8, 2),
-    Tile(16, 32, 32, 4, 2), Tile(16, 16, 32, 4, 2), Tile(16, 16, 16, 4, 1),
+    Tile(128, 128, 32, 8, 2), Tile(64, 128, 32, 8, 2), Tile(64, 64, 32, 8, 2),
+    # Half as many instructions as 64 x 32, which also spilled for six channels on sm_100.
+    Tile(32, 64, 32, 8, 2), Tile(64, 32, 32, 8, 2), Tile(16, 32, 32, 4, 2), Tile(16, 16, 32, 4, 2),
+    Tile(16, 16, 16, 4, 1),
 )  # fmt: skip
 # Without warp groups, whose operands come from shared memory, fewer rows spare registers.
 _WIDE_SMALL = (
     Tile(64, 128, 32, 8, 2), Tile(32, 64, 32, 8, 2), Tile(16, 32, 32, 4, 2), Tile(16, 16, 32, 4, 2),
     Tile(16, 16, 16, 4, 1),
+)  # fmt: skip
+# Of two warp groups every one has rows of its own: their digits then stay where they were made.
+_WIDE_DIGITS = (
+    Tile(128, 128, 32, 8, 2), Tile(128, 64, 32, 8, 2), Tile(128, 32, 32, 8, 2), Tile(64, 32, 32, 8, 2),
+    Tile(16, 32, 32, 4, 2),
 )  # fmt: skip
 _WIDE_FP64 = (Tile(16, 32, 16, 4, 1), Tile(16, 16, 16, 4, 1))
 _THIN = (Tile(32, 64, 16, 4, 1), Tile(16, 64, 16, 4, 1), Tile(16, 32, 16, 4, 1), Tile(16, 16, 16, 4, 1))
@@ -97,6 +112,8 @@ def layer_tile(
 def _wide(mode: str, chip: int) -> tuple[Tile, ...]:
     if mode == "fp64":
         return _WIDE_FP64
+    if mode == "int8":
+        return _WIDE_DIGITS if chip == 90 else _WIDE_SMALL
     return _WIDE if chip in (90, 100) else _WIDE_SMALL
 
 
@@ -109,6 +126,8 @@ def _tuned() -> dict[str, list[int]]:
 
 def widest(channels: int, mode: str) -> int:
     """The widest layers that `whole` keeps on the chip with so many channels; 0 for none."""
+    if mode == "int8":
+        return 0
     if mode == "fp64":
         return 64 if channels == 1 else 0
     return 128 if channels == 1 else 64 if channels <= 5 else 0

@@ -5,6 +5,7 @@
     fp16    fp16                              1          powers of two
     bf16    bf16                              1          none needed
     fp64    fp64                              1          none needed
+    int8    three digits, see digits.py       6          powers of two
 
 "fp32" keeps 22 bits of each operand, which is at fp32 accuracy for sums of many terms: hi hi + lo hi + hi lo. A power
 of two per row of the left and per column of the right operand brings the largest magnitude to [64, 128), so that fp16
@@ -15,7 +16,7 @@ the inner dimension is summed by the tensor cores from zero and added outside of
 import triton
 import triton.language as tl
 
-from .sine import INTERPRETED
+from .configs import INTERPRETED
 
 # The interpreter multiplies the bit patterns of bf16: there, rounded operands are multiplied in fp32.
 _UPCAST = tl.constexpr(INTERPRETED)
@@ -25,7 +26,7 @@ _UPCAST = tl.constexpr(INTERPRETED)
 def powers_of_two(largest):
     """For magnitudes m >= 0: 2^k that brings m to [64, 128), and 2^-k. Zero, infinity and NaN give finite powers."""
     exponent = (largest.to(tl.float32).to(tl.int32, bitcast=True) >> 23) & 255
-    exponent = tl.minimum(tl.maximum(exponent, 7), 247)
+    exponent = tl.minimum(tl.maximum(exponent, 7), 254)
     up = ((260 - exponent) << 23).to(tl.float32, bitcast=True)
     down = ((exponent - 6) << 23).to(tl.float32, bitcast=True)
     return up, down

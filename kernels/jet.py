@@ -155,7 +155,7 @@ def jet_sweep(net: Network, S: Tensor, M: Tensor, N: int, *, keep: bool) -> tupl
     """
     trace, X = Trace([], []), S
     for l in range(len(net.units)):
-        Z, Y = _sine_layer(net, l, X, M, N, keep)
+        Z, Y = sine_layer(net, l, X, M, N, keep)
         if keep:
             trace.inputs.append(X)
             trace.phases.append(Z)
@@ -163,7 +163,8 @@ def jet_sweep(net: Network, S: Tensor, M: Tensor, N: int, *, keep: bool) -> tupl
     return X, trace
 
 
-def _sine_layer(net: Network, l: int, X: Tensor, M: Tensor, N: int, keep: bool) -> tuple[Tensor, Tensor]:
+def sine_layer(net: Network, l: int, X: Tensor, M: Tensor, N: int, keep: bool) -> tuple[Tensor, Tensor]:
+    """Channels X through sine layer l, and with `keep` its phases; see jet_sweep."""
     K, R, rows, width = M.shape[-1], M.shape[-3], X.shape[1], net.width(l)
     Y = X.new_empty(1 + K + R, rows, width)
     Z = torch.empty_like(Y) if keep else Y
@@ -203,11 +204,7 @@ def jet_reverse(
     for l in reversed(range(len(net.units))):
         Z_bar = _sine_layer_bwd(net, l, Z_bar, trace.phases[l], M, M_bar, N)
         if sums is not None:
-            sums.add_bias(l, Z_bar[0], N)
-            if l:
-                sums.add_wide(l, Z_bar, trace.inputs[l], N, net.mode)
-            else:
-                sums.add_thin(0, Z_bar[: 1 + K], trace.inputs[0], N)
+            sums.add_layer(l, Z_bar, trace.inputs[l], N, net.mode, bias=True)
     return Z_bar, None if M_bar is None else M_bar.sum(0)
 
 

@@ -8,13 +8,11 @@ fast: the same reduction to [-pi, pi], then the hardware's sin.approx and cos.ap
 operands, whose own rounding is far coarser.
 """
 
-import os
-
 import triton
 import triton.language as tl
 from triton.language.extra import libdevice
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+from .configs import INTERPRETED
 
 # Adding and subtracting it rounds |t| < 2^22 to the nearest integer, on the ordinary pipe.
 _ROUND = tl.constexpr(12582912.0)

@@ -8,6 +8,7 @@ of G networks follow one another, N each; a tile never has rows of two of them.
 import triton
 import triton.language as tl
 
+from .digits import digit_dot, digit_scales, joined, magnitude, rounded
 from .dot import dot, guarded, powers_of_two
 
 
@@ -42,26 +43,58 @@ def _slice(a, high, low, total, MODE: tl.constexpr):
 
 
 @triton.jit
-def wide_product(
+def _matrix_at(P, k, n, INNER: tl.constexpr, WIDTH: tl.constexpr, UP: tl.constexpr):
+    """Addresses of a block [inner k, outer n] of a packed matrix, or of its transpose."""
+    if UP:
+        return P + k[:, None] * WIDTH + n[None, :]
+    else:
+        return P + n[None, :] * INNER + k[:, None]
+
+
+@triton.jit
+def _digit_row(X, row, live, scales, k, INNER: tl.constexpr, UP: tl.constexpr):
+    """[BM, BK] of one channel, times the scales of the units where these are summed over."""
+    a = load_tile(X, row, live, k, INNER)
+    if UP:
+        a = a * tl.load(scales + k)[None, :]
+    return a
+
+
+@triton.jit
+def _digit_product(
+    X, row, live, P, scales, n, INNER: tl.constexpr, WIDTH: tl.constexpr, UP: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """One channel of wide_product by digits. Their sums are exact because a row has one scale, so it is read twice."""
+    largest = tl.zeros((BM,), tl.int32)
+    for start in range(0, INNER, BK):
+        a = _digit_row(X, row, live, scales, start + tl.arange(0, BK), INNER, UP)
+        largest = tl.maximum(largest, tl.max(magnitude(a), axis=1))
+    up, down = digit_scales(largest)
+    sums = (tl.zeros((BM, BN), tl.int32), tl.zeros((BM, BN), tl.int32), tl.zeros((BM, BN), tl.int32))
+    for start in tl.range(0, INNER, BK, num_stages=STAGES):
+        k = start + tl.arange(0, BK)
+        at = _matrix_at(P, k, n, INNER, WIDTH, UP)
+        w2, w1, w0 = tl.load(at), tl.load(at + INNER * WIDTH), tl.load(at + 2 * INNER * WIDTH)
+        a = _digit_row(X, row, live, scales, k, INNER, UP)
+        sums = digit_dot(rounded(a, up[:, None]), w2, w1, w0, sums)
+    return joined(sums) * down[:, None]
+
+
+@triton.jit
+def _channels_product(
     X, rows, row, live, P, scales, n, C: tl.constexpr, INNER: tl.constexpr, WIDTH: tl.constexpr, UP: tl.constexpr,
     MODE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """Products of C channels [C, rows, INNER] with a packed matrix: a tuple of C tiles [BM, BN].
-
-    P is [2, units, inputs], high and low parts of A scaled by a power of two per unit; scales [units] are its inverse.
-    UP: A^T, from units to inputs; else A, from inputs to units. n [BN] are the columns of the result, out of WIDTH.
-    """
-    real = X.dtype.element_ty
+    """All channels of wide_product, slice by slice: each slice of the matrix is read once."""
     totals = ()
     for _ in tl.static_range(C):
-        totals = totals + (tl.zeros((BM, BN), real),)
+        totals = totals + (tl.zeros((BM, BN), X.dtype.element_ty),)
     for start in tl.range(0, INNER, BK, num_stages=STAGES):
         k = start + tl.arange(0, BK)
+        at = _matrix_at(P, k, n, INNER, WIDTH, UP)
         if UP:
-            at = P + k[:, None] * WIDTH + n[None, :]
             weight = tl.load(scales + k)[None, :]
-        else:
-            at = P + n[None, :] * INNER + k[:, None]
         high = tl.load(at)
         low = high
         if MODE == "fp32":
@@ -73,6 +106,27 @@ def wide_product(
                 a = a * weight
             added = added + (_slice(a, high, low, totals[c], MODE),)
         totals = added
+    return totals
+
+
+@triton.jit
+def wide_product(
+    X, rows, row, live, P, scales, n, C: tl.constexpr, INNER: tl.constexpr, WIDTH: tl.constexpr, UP: tl.constexpr,
+    MODE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """Products of C channels [C, rows, INNER] with a packed matrix: a tuple of C tiles [BM, BN].
+
+    P is [PARTS, units, inputs], the parts of A scaled per unit; scales [units] undo that.
+    UP: A^T, from units to inputs; else A, from inputs to units. n [BN] are the columns of the result, out of WIDTH.
+    """
+    totals = ()
+    if MODE == "int8":
+        # A channel at a time: three sums take the registers of three channels.
+        for c in tl.static_range(C):
+            channel = X + c * rows * INNER
+            totals = totals + (_digit_product(channel, row, live, P, scales, n, INNER, WIDTH, UP, BM, BN, BK, STAGES),)
+    else:
+        totals = _channels_product(X, rows, row, live, P, scales, n, C, INNER, WIDTH, UP, MODE, BM, BN, BK, STAGES)
     if UP:
         return totals
     weight = tl.load(scales + n)[None, :]

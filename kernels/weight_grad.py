@@ -3,8 +3,10 @@
 Every program sums SPLIT rows of one network; the partial sums are added up afterwards, one after the other.
 """
 
+import copy
 from typing import Any
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -59,7 +61,7 @@ def thin_grad(
     Z_bar, S, partial, rows, N, J, z_channel, s_channel,
     C: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr, BN: tl.constexpr, BR: tl.constexpr,
 ):  # fmt: skip
-    """The same for few columns: partial [splits, J + 1, WIDTH], S [C, rows, J]; the last column sums channel 0 alone.
+    """The same for few columns: partial [splits, columns, WIDTH], S [C, rows, J]; column J sums channel 0 alone.
 
     Program axes: blocks of units, columns, splits.
     """
@@ -75,53 +77,106 @@ def thin_grad(
             if c == 0:
                 s += tl.where(live & (j == J), 1.0, 0.0)
             total += load_tile(Z_bar + c * z_channel, row, live, n, WIDTH) * s[:, None]
-    tl.store(partial + (tl.program_id(2) * (J + 1) + j) * WIDTH + n, tl.sum(total, axis=0))
+    tl.store(partial + (tl.program_id(2) * tl.num_programs(1) + j) * WIDTH + n, tl.sum(total, axis=0))
+
+
+@triton.jit(do_not_specialize=["splits", "size", "stride"])
+def add_splits(partial, total, splits, size, stride, BLOCK: tl.constexpr):
+    """Add partial [networks, splits, size] to the first `size` numbers of total [networks, stride], split by split."""
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    net = tl.program_id(1).to(tl.int64)
+    found = tl.zeros((BLOCK,), partial.dtype.element_ty)
+    for split in range(splits):
+        found += tl.load(partial + (net * splits + split) * size + i, mask=i < size, other=0.0)
+    at = total + net * stride + i
+    tl.store(at, tl.load(at, mask=i < size, other=0.0) + found, mask=i < size)
 
 
 class WeightGrads:
-    """Sums of A_bar and beta_bar of every layer, over as many chunks of rows as are added; G networks."""
+    """Sums of A_bar and beta_bar of every layer of G networks, over as many chunks of rows as are added.
 
-    def __init__(self) -> None:
-        self.matrices: dict[int, Tensor] = {}
-        self.biases: dict[int, Tensor] = {}
+    A sum is that of the network alone, bit for bit, whatever networks are summed beside it.
+    """
+
+    def __init__(self, networks: int) -> None:
+        self.networks = networks
+        self._wide: dict[int, Tensor] = {}
+        # Columns of thin layers, and behind them the bias of a sine layer.
+        self._thin: dict[int, Tensor] = {}
+        self._output_bias: dict[int, Tensor] = {}
+        self._first = 0
+
+    def of(self, first: int) -> "WeightGrads":
+        """The same sums, to which rows are added that begin with those of network `first`."""
+        part = copy.copy(self)
+        part._first = first
+        return part
+
+    def matrix(self, layer: int) -> Tensor | None:
+        """A_bar [G, units, inputs], padded; for the output layer [G, inputs, units]; None where no row was added."""
+        if layer in self._wide:
+            return self._wide[layer]
+        return self._thin[layer][:, :-1].mT if layer in self._thin else None
+
+    def bias(self, layer: int) -> Tensor | None:
+        """beta_bar [G, units], padded, and of the output layer in fp64; None where no row was added."""
+        if layer in self._output_bias:
+            return self._output_bias[layer]
+        return self._thin[layer][:, -1] if layer in self._thin else None
+
+    def add_layer(self, layer: int, Z_bar: Tensor, X: Tensor, N: int, mode: str, *, bias: bool) -> None:
+        """Add a sine layer's sums over the channels of Z_bar [C, rows, width] and of what enters it; see the next two.
+
+        With `bias`, channel 0 of Z_bar is added to that of the bias.
+        """
+        if not layer:
+            self.add_thin(0, Z_bar[: X.shape[0]], X, N, bias=bias)
+            return
+        self.add_wide(layer, Z_bar, X, N, mode)
+        if bias:
+            self.add_thin(layer, Z_bar[:1], Z_bar.new_empty(1, Z_bar.shape[1], 0), N, bias=True)
 
     def add_wide(self, layer: int, Z_bar: Tensor, X: Tensor, N: int, mode: str) -> None:
         """Add a hidden layer's sum over the channels of Z_bar [C, rows, width] and X [C, rows, inner], both padded."""
         (C, rows, width), inner = Z_bar.shape, X.shape[2]
+        # Digits of both sides would have to be transposed.
+        mode = "fp32" if mode == "int8" else mode
         networks, splits = rows // N, triton.cdiv(N, SPLIT_ROWS)
         partial = Z_bar.new_empty(networks, splits, width, inner)
         tile = gradient_tile(width, inner, mode)
         grid = (width // tile["BN"], inner // tile["BK"], networks * splits)
         sizes: dict[str, Any] = {"C": C, "WIDTH": width, "INNER": inner, "SPLIT": SPLIT_ROWS, "MODE": mode}
         launch(weight_grad, grid, Z_bar, X, partial, rows, N, Z_bar.stride(0), X.stride(0), **sizes, **tile)
-        _add(self.matrices, layer, partial.sum(1))
+        if layer not in self._wide:
+            self._wide[layer] = partial.new_zeros(self.networks, width, inner)
+        self._add(partial, self._wide[layer])
 
-    def add_thin(self, layer: int, Z_bar: Tensor, S: Tensor, N: int) -> None:
-        """The same where one side is thin, S [C, rows, J] in full precision: a matrix [G, width, J]."""
-        found, _ = self._thin(Z_bar, S, N)
-        _add(self.matrices, layer, found)
+    def add_thin(self, layer: int, Z_bar: Tensor, S: Tensor, N: int, *, bias: bool) -> None:
+        """The same where one side is thin, S [C, rows, J] in full precision; with `bias`, also the sum of Z_bar[0]."""
+        (C, rows, width), J = Z_bar.shape, S.shape[2]
+        networks, splits, columns = rows // N, triton.cdiv(N, SPLIT_ROWS), J + bias
+        partial = Z_bar.new_empty(networks, splits, columns, width)
+        tile = {"BN": divisor(width, 64), "BR": 32, "num_warps": 4}
+        grid = (width // tile["BN"], columns, networks * splits)
+        sizes: dict[str, Any] = {"C": C, "WIDTH": width, "SPLIT": SPLIT_ROWS}
+        launch(thin_grad, grid, Z_bar, S, partial, rows, N, J, Z_bar.stride(0), S.stride(0), **sizes, **tile)
+        if layer not in self._thin:
+            self._thin[layer] = partial.new_zeros(self.networks, J + 1, width)
+        self._add(partial, self._thin[layer])
 
     def add_output(self, layer: int, X: Tensor, bars: Tensor, N: int) -> None:
         """The same for the linear output layer, bars [C, rows, O] and X [C, rows, width]; its bias has channel 0."""
-        self.add_thin(layer, X, bars, N)
-        _add(self.biases, layer, bars[0].reshape(-1, N, bars.shape[2]).sum(1))
+        self.add_thin(layer, X, bars, N, bias=False)
+        # In fp64, where the order of a sum does not show.
+        found = bars[0].reshape(-1, N, bars.shape[2]).sum(1, dtype=torch.float64)
+        if layer not in self._output_bias:
+            self._output_bias[layer] = found.new_zeros(self.networks, bars.shape[2])
+        self._output_bias[layer][self._first : self._first + found.shape[0]] += found
 
-    def add_bias(self, layer: int, theta_bar: Tensor, N: int) -> None:
-        """Add the sum over the rows of theta_bar [rows, width]."""
-        _, found = self._thin(theta_bar[None], theta_bar.new_empty(1, theta_bar.shape[0], 0), N)
-        _add(self.biases, layer, found)
-
-    def _thin(self, Z_bar: Tensor, S: Tensor, N: int) -> tuple[Tensor, Tensor]:
-        (C, rows, width), J = Z_bar.shape, S.shape[2]
-        networks, splits = rows // N, triton.cdiv(N, SPLIT_ROWS)
-        partial = Z_bar.new_empty(networks, splits, J + 1, width)
-        tile = {"BN": divisor(width, 64), "BR": 32, "num_warps": 4}
-        grid = (width // tile["BN"], J + 1, networks * splits)
-        sizes: dict[str, Any] = {"C": C, "WIDTH": width, "SPLIT": SPLIT_ROWS}
-        launch(thin_grad, grid, Z_bar, S, partial, rows, N, J, Z_bar.stride(0), S.stride(0), **sizes, **tile)
-        total = partial.sum(1)
-        return total[:, :-1].mT, total[:, -1]
-
-
-def _add(sums: dict[int, Tensor], layer: int, value: Tensor) -> None:
-    sums[layer] = sums[layer] + value if layer in sums else value
+    def _add(self, partial: Tensor, total: Tensor) -> None:
+        """Add partial [networks, splits, ..] to the networks that it is of."""
+        networks, splits = partial.shape[:2]
+        size = partial[0, 0].numel()
+        part = total[self._first : self._first + networks]
+        counts = splits, size, total.stride(0)
+        launch(add_splits, (triton.cdiv(size, 1024), networks), partial, part, *counts, BLOCK=1024, num_warps=4)

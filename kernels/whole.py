@@ -12,9 +12,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .configs import launch, whole_tile, widest
+from .configs import launch, padded, whole_tile, widest
 from .dot import dot, guarded, narrow, powers_of_two
-from .grid import bits, coordinate, encoded, grid_pixels, grid_points
+from .grid import coordinate, encoded, grid_pixels, grid_points, parts_of
 from .jet import curvature, jet_sweep
 from .network import Network
 from .project import projected
@@ -181,19 +181,18 @@ class Grid(NamedTuple):
 
     def arguments(self) -> tuple[Any, ...]:
         """As kernels take them."""
-        ends = (*bits([self.gain]), *bits([self.offset]))
-        return (bits(self.origin), bits(self.step), tuple(self.start), tuple(self.shape), *ends)
+        return tuple(map(parts_of, (self.origin, self.step, self.start, self.shape, [self.gain], [self.offset])))
 
 
 NO_GRID = Grid((0.0,), (0.0,), (0,), (1,), 1.0, 0.0)
 LEVELS = {torch.uint8: 255, torch.uint16: 65535}
 
 
-def fits(net: Network, channels: int) -> bool:
-    """Whether `whole` serves passes of so many channels; the same for any number of points."""
-    widths = {net.width(l) for l in range(len(net.units))}
+def fits(inputs: int, units: Sequence[int], channels: int, mode: str) -> bool:
+    """Whether `whole` serves passes of so many channels through networks of these sizes; for any number of points."""
+    widths = {padded(count) for count in units}
     # The first layer's code grows with every coordinate.
-    return len(widths) == 1 and max(widths) <= widest(channels, net.mode) and net.inputs <= 16
+    return len(widths) == 1 and max(widths) <= widest(channels, mode) and inputs <= 16
 
 
 def fused(net: Network, S: Tensor | None, Y: Tensor, M: Tensor | None = None, grid: Grid = NO_GRID) -> None:

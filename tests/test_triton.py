@@ -1,11 +1,12 @@
 """What is special to the Triton engine, interpreted: chunks, splits, precisions, scales, offsets past 31 bits."""
 
 import itertools
+import math
 
 import pytest
 import torch
 import triton
-from fastsiren.kernels import configs, grid, network, weight_grad, whole
+from fastsiren.kernels import configs, grid, jet, network, pack, project, weight_grad, whole
 from torch import Tensor
 from triton.runtime.interpreter import InterpreterBuilder
 
@@ -68,6 +69,47 @@ def test_chunks_of_a_grid(monkeypatch):
     assert torch.equal(*out) and out[0].unique().numel() > 100
 
 
+# Many networks: together where they are small, a chunk of rows at a time where they are not.
+
+
+@pytest.mark.parametrize("rows", [1000, 25, 7])
+@pytest.mark.parametrize("name", ["value", "sandwich"])
+def test_networks_do_not_depend_on_their_neighbours(name, rows, monkeypatch):
+    count, case = 5, Case((2, 17, 33, 2), (30.0, 20.0), 11, True, K=1, C=1)
+    alone = [operands(name, case, torch.float32, seed) for seed in range(count)]
+    weights, biases = ([torch.stack(layer) for layer in zip(*group)] for group in zip(*(g.net[:2] for g in alone)))
+    joined = [torch.cat(parts) for parts in zip(*([g.x, *g.seeds, *g.bars] for g in alone))]
+    x, seeds, bars = joined[0], joined[1 : 1 + len(alone[0].seeds)], joined[1 + len(alone[0].seeds) :]
+    monkeypatch.setattr(configs, "chunk_rows", lambda channels, width: rows)
+    found = by_engine(TRITON, name, Operands(oracle.Net(weights, biases, case.omegas), x, seeds, bars))
+    for g, given in enumerate(alone):
+        own = by_engine(TRITON, name, given)
+        mine = slice(11 * g, 11 * g + 11)
+        for a, b in zip([*found.outputs, found.x, *found.seeds], [*own.outputs, own.x, *own.seeds], strict=True):
+            assert torch.equal(a[mine], b)
+        assert all(torch.equal(a[g], b) for a, b in zip(found.parameters, own.parameters, strict=True))
+
+
+def test_networks_share_launches(monkeypatch):
+    launched, launch = [], configs.launch
+
+    def counted(kernel, *arguments, **options):
+        launched[-1].append(kernel.__name__)
+        launch(kernel, *arguments, **options)
+
+    for module in (jet, pack, project, weight_grad):
+        monkeypatch.setattr(module, "launch", counted)
+    for count in (1, 6):
+        nets = [oracle.network((2, 17, 15, 1), (30.0, 20.0), seed=g) for g in range(count)]
+        weights, biases = ([torch.stack(layer) for layer in zip(*group)] for group in zip(*(net[:2] for net in nets)))
+        x, target = oracle.uniform(7 * count, 2), oracle.normal(7 * count, 1)
+        launched.append([])
+        arguments = x, target, None, weights, biases, [30.0, 20.0]
+        losses, _ = TRITON.call("loss_fwd", "value", *arguments, need_params=True, reduction="mean")
+        assert losses.shape == (count,)
+    assert launched[0] == launched[1] and "jet_layer_bwd" in launched[0]
+
+
 # Precisions of hidden products, through the public interface
 
 # Relative rms errors of value, slopes, second derivatives and parameter gradients: about 1.4 times what was measured
@@ -119,6 +161,44 @@ def test_precision_of_a_module():
         grads.append([p.grad for p in module.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(grads[0], grads[1], strict=True))
     assert not torch.equal(grads[0][0], grads[2][0])
+
+
+# Digits of eight bits, which stand in for fp32.
+
+DIGITS = Engine("triton:int8")
+
+
+@pytest.mark.parametrize("name", ["jet", "sandwich"])
+def test_digits_are_as_good_as_fp32(name):
+    # Layers that are padded, and one of 96 units, a multiple of no large tile.
+    case = Case((2, 40, 96, 33, 2), (30.0,) * 3, 33, True, K=2, R=1, C=2)
+    ours = by_engine(DIGITS, name, operands(name, case, torch.float32)).tensors()
+    exact, plain = (expected(name, case, torch.float32, dtype).tensors() for dtype in (torch.float64, torch.float32))
+    for a, b, wanted in zip(ours, plain, exact, strict=True):
+        # A smallest digit that is lost costs a factor of a hundred.
+        assert oracle.relative_error(a, wanted) <= 2.5 * oracle.relative_error(b, wanted) + 2.0**-21
+
+
+@pytest.mark.parametrize("spoiled", [float("nan"), float("inf")])
+def test_digits_show_what_is_not_finite(spoiled):
+    given = operands("jet", Case((2, 33, 33, 1), (30.0, 30.0), 20, True, K=1, R=0), torch.float32)
+    # Zeros would hide whatever digits make of such a number.
+    given.net.weights[1].zero_()
+    value, slope, _ = DIGITS.forward("jet", given.net, given.x, given.seeds)
+    given.seeds[0][7] = spoiled
+    same_value, found, _ = DIGITS.forward("jet", given.net, given.x, given.seeds)
+    others = torch.arange(20) != 7
+    assert torch.equal(found[others], slope[others]) and torch.equal(same_value, value) and found[7].isnan().all()
+    given.net.weights[1][3, 5] = spoiled
+    assert DIGITS.forward("jet", given.net, given.x, given.seeds)[1].isnan().all()
+
+
+@pytest.mark.parametrize("scale", [2.0**-60, 2.0**60])
+def test_digits_of_any_magnitude(scale):
+    case = Case((2, 33, 17, 1), (30.0, 30.0), 20, True)
+    given = operands("value", case, torch.float32)
+    plain, scaled = (DIGITS.backward("value", [given.bars[0] * s], given.net, given.x) for s in (1.0, scale))
+    assert torch.equal(scaled.x / scale, plain.x)
 
 
 # Scales: powers of two change no bit of a mantissa, however narrow the operands are.
@@ -209,6 +289,16 @@ def test_first_pixel_past_31_bits(first):
     axes = whole.Grid(*GRID, (2**20, 2**16), 1.0, 0.0).arguments()[:4]
     configs.launch(grid.grid_points, (1,), S, first, 100, *axes, D=2, BM=128, num_warps=4)
     assert torch.equal(S[0], axis_values(first, 100))
+
+
+def test_numbers_of_a_grid_compile_nothing_anew():
+    # Triton compiles for 0, 1 and multiples of 16 among integers, and for wide ones, but for all floats alike.
+    numbers = [0.1, -1 / 3, 1e-20, 2**31 + 1, 0, 1, 16, -7e30]
+    *axes, gain, offset = whole.Grid(*[numbers] * 4, 1.0, math.pi).arguments()
+    for parts in axes:
+        assert all(isinstance(part, float) for part in parts)
+        assert [sum(parts[i : i + 3]) for i in range(0, len(parts), 3)] == numbers
+    assert (sum(gain), sum(offset)) == (1.0, math.pi)
 
 
 # Empty things

@@ -1,4 +1,9 @@
-"""A call of the Triton backend: its checked and packed network, its points and directions, its cotangents of seeds."""
+"""A call of the Triton backend: its checked networks, packed a few at a time, its points and seeds, their cotangents.
+
+A call has one network or G of them, with n rows each, those of one together. A chunk of its work is either all rows of
+some networks or some rows of one network: sums over the rows of a network are then cut in the same places whatever
+networks are beside it.
+"""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -11,14 +16,48 @@ from fastsiren.engine.network import check_parameters
 from fastsiren.kernels import configs
 from fastsiren.kernels.network import Network, prepare
 from fastsiren.kernels.project import projected
-from fastsiren.kernels.sine import INTERPRETED
 from fastsiren.kernels.weight_grad import WeightGrads
+from fastsiren.kernels.whole import fits
 
-DEVICE = "cpu" if INTERPRETED else "cuda"
+DEVICE = "cpu" if configs.INTERPRETED else "cuda"
+# The second axis of a grid of programs has no more.
+MOST_NETWORKS = 65535
 
 
-class Net:
-    """One network, packed, with what it takes to hand results back."""
+class Chunk(NamedTuple):
+    """Some rows of a call, and the networks that they are of."""
+
+    kernels: Network
+    networks: slice
+    rows: slice
+    """Of all rows of the call."""
+    own: slice
+    """Of the rows of every one of its networks."""
+
+    @property
+    def N(self) -> int:
+        """Rows of each of its networks."""
+        return self.own.stop - self.own.start
+
+    def combinations(self, channels: Tensor) -> Tensor:
+        """(23): [C, rows, O], channels of the last sine layer times W_o."""
+        H = self.kernels.units[-1]
+        return projected(channels, self.kernels.last, self.N, 1, H, H, self.kernels.outputs)
+
+    def outputs(self, channels: Tensor) -> Tensor:
+        """(4): the same with the bias in channel 0."""
+        Y = self.combinations(channels)
+        Y[0].view(-1, self.N, Y.shape[2]).add_(self.kernels.last_bias[:, None])
+        return Y
+
+    def inputs(self, channels: Tensor) -> Tensor:
+        """[C, rows, D]: channels of the first layer's phases times A_0."""
+        H, D = self.kernels.units[0], self.kernels.inputs
+        return projected(channels, self.kernels.first, self.N, D, 1, H, D)
+
+
+class Networks:
+    """The networks of a call, with what it takes to hand results back."""
 
     def __init__(
         self, weights: Sequence[Tensor], biases: Sequence[Tensor], omegas: Sequence[float], precision: str
@@ -26,14 +65,32 @@ class Net:
         self.like = weights[0]
         if self.like.dtype not in (torch.float32, torch.float64):
             raise TypeError(f"weights: got {self.like.dtype}, the Triton engine takes torch.float32 and torch.float64")
-        check_parameters(weights, biases, omegas)
-        self.weights = [self.check("weights", weight, *weight.shape) for weight in weights]
-        self.biases = [self.check("biases", bias, *bias.shape) for bias in biases]
-        self.omegas = [*omegas, 1.0]
-        mode = configs.mode_of(self.like.dtype, precision)
-        self.kernels: Network = prepare([w[None] for w in self.weights], [b[None] for b in self.biases], omegas, mode)
+        count = check_parameters(weights, biases, omegas)
+        self.axis = () if count is None else (count,)
+        self.count = 1 if count is None else count
+        weights = [self.check("weights", weight, *self.axis, *weight.shape[-2:]) for weight in weights]
+        biases = [self.check("biases", bias, *self.axis, *bias.shape[-1:]) for bias in biases]
+        self.weights = weights if self.axis else [weight[None] for weight in weights]
+        self.biases = biases if self.axis else [bias[None] for bias in biases]
+        self.omegas = list(omegas)
+        self.mode = configs.mode_of(self.like.dtype, precision)
         # Seeds divided by a power of two near omega_0 keep every channel near one, and no bit of a result changes.
         self.sigma = 2.0 ** round(math.log2(abs(omegas[0]))) if omegas[0] else 1.0
+
+    @property
+    def inputs(self) -> int:
+        """Coordinates of a point, D."""
+        return self.weights[0].shape[2]
+
+    @property
+    def outputs(self) -> int:
+        """Outputs, O."""
+        return self.weights[-1].shape[1]
+
+    @property
+    def units(self) -> list[int]:
+        """Units of every sine layer."""
+        return [weight.shape[1] for weight in self.weights[:-1]]
 
     def check(self, name: str, tensor: Tensor, *shape: int) -> Tensor:
         """Return the numbers of a tensor as its address has them; raise unless kernels may read `shape` of them."""
@@ -49,74 +106,88 @@ class Net:
         """The same for seeds, which are `shape` for all points or [N, *shape]."""
         return self.check(name, tensor, *([N] if tensor.ndim > len(shape) else []), *shape)
 
+    def points(self, x: Tensor) -> Tensor:
+        """Points [G n, D], or [1, n, D] that all networks share, after checks as [G, n, D]."""
+        if x.ndim == 3:
+            return self.check("x", x, 1, x.shape[1], self.inputs).expand(self.count, -1, -1)
+        if x.shape[0] % self.count:
+            raise ValueError(f"x: got {x.shape[0]} points for {self.count} networks, expected as many for each")
+        return self.check("x", x, x.shape[0], self.inputs).view(self.count, -1, self.inputs)
+
+    def fit(self, channels: int) -> bool:
+        """Whether a forward pass of so many channels stays on the chip."""
+        return fits(self.inputs, self.units, channels, self.mode)
+
     def chunk_rows(self, channels: int) -> int:
-        """Rows of a chunk; they depend on the network and the channels alone."""
-        widths = (self.kernels.width(l) for l in range(len(self.kernels.units)))
-        return configs.chunk_rows(channels, max(*widths, self.kernels.inputs, self.kernels.outputs))
+        """Rows of a chunk; they depend on the sizes of a network and the channels alone."""
+        return configs.chunk_rows(channels, max(*map(configs.padded, self.units), self.inputs, self.outputs))
 
-    def chunks(self, N: int, channels: int) -> Iterator[slice]:
-        """Slices of N rows."""
-        size = self.chunk_rows(channels)
-        return (slice(start, min(start + size, N)) for start in range(0, N, size))
+    def packed(self, networks: slice) -> Network:
+        """Some of the networks as kernels take them."""
+        weights, biases = ([tensor[networks] for tensor in group] for group in (self.weights, self.biases))
+        return prepare(weights, biases, self.omegas, self.mode)
 
-    def combinations(self, channels: Tensor) -> Tensor:
-        """(23): [C, n, O], channels of the last sine layer times W_o."""
-        H = self.kernels.units[-1]
-        return projected(channels, self.kernels.last, channels.shape[1], 1, H, H, self.kernels.outputs)
-
-    def outputs(self, channels: Tensor) -> Tensor:
-        """(4): the same with the bias in channel 0."""
-        Y = self.combinations(channels)
-        Y[0] += self.kernels.last_bias[0]
-        return Y
-
-    def inputs(self, channels: Tensor) -> Tensor:
-        """[C, n, D]: channels of the first layer's phases times A_0."""
-        H, D = self.kernels.units[0], self.kernels.inputs
-        return projected(channels, self.kernels.first, channels.shape[1], D, 1, H, D)
+    def chunks(self, N: int, channels: int, *, fused: bool = False) -> Iterator[Chunk]:
+        """The work of a call on N rows; with `fused`, of one whose rows need no memory each."""
+        n = N // self.count
+        size = n if fused else self.chunk_rows(channels)
+        widths = [configs.padded(units) for units in self.units]
+        # Offsets in packed matrices and their gradients stay within 32 bits.
+        most = min(MOST_NETWORKS, configs.BUFFER_ELEMENTS // (4 * len(widths) * max(widths) ** 2))
+        step = max(1, most if fused else min(most, size // max(n, 1)))
+        for first in range(0, self.count if n else 0, step):
+            networks = slice(first, min(first + step, self.count))
+            kernels = self.packed(networks)
+            for start in range(0, n, size):
+                own = slice(start, min(start + size, n))
+                rows = slice(first * n + own.start, (networks.stop - 1) * n + own.stop)
+                yield Chunk(kernels, networks, rows, own)
 
     def grads(self, sums: WeightGrads | None) -> tuple[list[Tensor], list[Tensor]]:
         """(12): the gradients of weights and biases; empty lists for None, zeros where no row was added."""
         if sums is None:
             return [], []
         weights, biases = [], []
-        for l, (weight, bias, omega) in enumerate(zip(self.weights, self.biases, self.omegas, strict=True)):
-            matrix, vector = sums.matrices.get(l), sums.biases.get(l)
-            if matrix is None:
-                weights.append(weight.new_zeros(weight.shape))
-            else:
-                matrix = matrix[0].mT if l == len(self.weights) - 1 else matrix[0]
-                weights.append((matrix[: weight.shape[0], : weight.shape[1]] * omega).contiguous())
-            biases.append(bias.new_zeros(bias.shape) if vector is None else vector[0, : bias.shape[0]] * omega)
+        for l, (weight, bias, omega) in enumerate(zip(self.weights, self.biases, (*self.omegas, 1.0), strict=True)):
+            matrix, vector = sums.matrix(l), sums.bias(l)
+            if matrix is None or vector is None:
+                weights.append(weight.new_zeros(*self.axis, *weight.shape[1:]))
+                biases.append(bias.new_zeros(*self.axis, *bias.shape[1:]))
+                continue
+            matrix = (matrix.mT if l == len(self.omegas) else matrix)[:, : weight.shape[1], : weight.shape[2]]
+            weights.append((matrix * omega).contiguous().view(*self.axis, *weight.shape[1:]))
+            biases.append((vector[:, : bias.shape[1]] * omega).to(bias.dtype).view(*self.axis, *bias.shape[1:]))
         return weights, biases
 
 
 class Points(NamedTuple):
     """Points and directions of a call, and forms where there are any."""
 
-    net: Net
-    x: Tensor  # [N, D]
-    V: Tensor  # [K, D] or [N, K, D]
-    M: Tensor  # [R, K, K] or [N, R, K, K], symmetric
+    net: Networks
+    x: Tensor  # [G, n, D]
+    V: Tensor  # [K, D] or [G n, K, D]
+    M: Tensor  # [R, K, K] or [G n, R, K, K], symmetric
 
-    def bottom(self, rows: slice) -> Tensor:
-        """[1 + K, n, D], what enters the first layer."""
-        x, V = self.x[rows], self.V[rows] if self.V.ndim == 3 else self.V
+    def bottom(self, chunk: Chunk) -> Tensor:
+        """[1 + K, rows, D], what enters the first layer."""
+        x = self.x[chunk.networks, chunk.own].reshape(-1, self.x.shape[2])
+        V = self.V[chunk.rows] if self.V.ndim == 3 else self.V
         if not V.shape[-2]:
             return x[None].contiguous()
         V = (V / self.net.sigma).expand(x.shape[0], *V.shape[-2:])
         return torch.cat([x[None], V.movedim(1, 0)]).contiguous()
 
-    def forms(self, rows: slice) -> Tensor:
-        """[R, K, K] or [n, R, K, K]."""
-        return (self.M[rows] if self.M.ndim == 4 else self.M).contiguous()
+    def forms(self, chunk: Chunk) -> Tensor:
+        """[R, K, K] or [rows, R, K, K]."""
+        return (self.M[chunk.rows] if self.M.ndim == 4 else self.M).contiguous()
 
 
-def points_of(net: Net, x: Tensor, directions: Tensor, forms: Tensor | None = None) -> Points:
+def points_of(net: Networks, x: Tensor, directions: Tensor, forms: Tensor | None = None) -> Points:
     """The points of a call, after checks; without forms, those of a pass that has none."""
-    N, K, D = x.shape[0], directions.shape[-2], net.kernels.inputs
+    points = net.points(x)
+    N, K, D = points.shape[0] * points.shape[1], directions.shape[-2], net.inputs
     M = x.new_empty(0, K, K) if forms is None else net.seeds("forms", forms, N, forms.shape[-3], K, K)
-    return Points(net, net.check("x", x, N, D), net.seeds("directions", directions, N, K, D), (M + M.mT) / 2)
+    return Points(net, points, net.seeds("directions", directions, N, K, D), (M + M.mT) / 2)
 
 
 class Bar:
