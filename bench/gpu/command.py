@@ -33,6 +33,7 @@ FILES = {
     "sine": "checks",
     "sanitizer": "checks",
     "prepare": "prepare",
+    "product": "tuning",
     "tune": "tuning",
     "measure": "measure",
 }
@@ -60,7 +61,7 @@ STAGES = (
     Stage(("sine", "behaviour", "pass", "prepare"), 0.42, False, 150),
     # Later, since it then finds its kernels compiled.
     Stage(("sanitizer",), 0.52, False, 150),
-    Stage(("tune",), 0.62, True, 60),
+    Stage(("tune", "product"), 0.62, True, 60),
     Stage(("measure",), 0.98, True, 180),
 )
 

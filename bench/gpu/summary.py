@@ -75,8 +75,9 @@ def summary(records: Sequence[Record], rows: Sequence[GpuRow]) -> str:
     ratios = sorted((r for r in records if "ratio" in r), key=lambda r: -r["ratio"])[:5]
     lines += [f"  nearest to its bound: {r['item']} {r['line']}" for r in ratios]
     lines += ["", *table(rows), "", *targets(rows), ""]
-    last = [r for r in records if r["item"] in ("measure:rates", "measure:overhead")]
-    return "\n".join([*lines, *(r["line"] for r in last)])
+    last = [r["line"] for r in records if r["item"] in ("measure:rates", "measure:overhead")]
+    last += [f"{r['item']} {r['line']}" for r in records if r["item"].startswith("product:")]
+    return "\n".join([*lines, *last])
 
 
 def table(rows: Sequence[GpuRow]) -> Iterator[str]:

@@ -25,6 +25,7 @@ GROUPS = {
     "sine": "sine",
     "sanitizer": "sanitizer",
     "prepare": "prepare",
+    "product": "products",
     "tune": "tune",
     "measure": "measure",
 }
