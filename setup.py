@@ -177,9 +177,9 @@ class NinjaBuild(build_ext):
 setup(
     packages=packages(),
     package_dir={"": ".", **FOLDERS},
-    package_data={"fastsiren": ["py.typed", "*.pyi"], "fastsiren.kernels": ["README.md"]},
+    package_data={"fastsiren": ["py.typed", "*.pyi"], "fastsiren.kernels": ["README.md", "*.csv", "*.json"]},
     # Results belong to the checkout: they are of its commits.
-    exclude_package_data={"fastsiren.bench": ["results/*"], "fastsiren.kernels": ["*.csv"]},
+    exclude_package_data={"fastsiren.bench": ["results/*"]},
     ext_modules=[engine()],
     cmdclass={"build_ext": NinjaBuild},
 )
