@@ -105,6 +105,11 @@ class Trainer:
             if not math.isfinite(value):
                 break
             part.backward()
+        # What no part depends on, as the last bias where only derivatives count, has moments all the same: a checkpoint
+        # holds those of every parameter.
+        for parameter in self._parameters():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
         return value
 
     def _step_adam(self) -> None:

@@ -16,6 +16,8 @@ __all__ = ["EXPERIMENTS", "find"]
 EXPERIMENTS = {
     "audio": ("audio", "AudioExperiment", "a waveform from its samples; --compare shows other activations"),
     "image": ("image_experiment", "ImageExperiment", "a picture from its pixels; --compare shows other activations"),
+    "image-gradient": ("image_poisson", "ImageGradient", "a picture from its gradient alone"),
+    "image-laplacian": ("image_poisson", "ImageLaplacian", "a picture from its Laplacian and its border"),
 }
 
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 from pathlib import Path
 
-from ..faults import InputError
+import torch
+from torch import Tensor
 
-__all__ = ["packaged", "photograph"]
+from ..faults import InputError
+from ..images import Picture
+
+__all__ = ["packaged", "photograph", "scaled"]
 
 
 def packaged(distribution: str, file: str, *, what: str, instead: str) -> Path:
@@ -45,3 +49,27 @@ def photograph(name: str = "astronaut.png") -> Path:
         InputError: scikit-image is not installed.
     """
     return packaged("scikit-image", f"skimage/data/{name}", what="the photograph", instead="a picture of your own")
+
+
+def scaled(picture: Picture, side: int) -> Tensor:  # [H, W, C]
+    """Samples in [-1, 1] of a picture, float64, reduced where it is larger, and without its alpha.
+
+    Args:
+        picture: The picture.
+        side: Most pixels along the longer side.
+
+    Example:
+        >>> import numpy as np
+        >>> scaled(Picture(np.zeros((40, 20, 4), np.uint8)), 10).shape
+        torch.Size([10, 5, 3])
+    """
+    height, width, channels = picture.pixels.shape
+    colours = channels - (channels + 1) % 2
+    values = torch.from_numpy(picture.normalised()).view(picture.pixels.shape)[..., :colours].double()
+    factor = side / max(height, width)
+    if factor >= 1:
+        return values
+    size = max(1, round(height * factor)), max(1, round(width * factor))
+    planes = values.movedim(-1, 0).unsqueeze(0)
+    small = torch.nn.functional.interpolate(planes, size, mode="bicubic", antialias=True, align_corners=False)
+    return small[0].movedim(0, -1).clamp(-1, 1)
