@@ -18,6 +18,7 @@ EXPERIMENTS = {
     "image": ("image_experiment", "ImageExperiment", "a picture from its pixels; --compare shows other activations"),
     "image-gradient": ("image_poisson", "ImageGradient", "a picture from its gradient alone"),
     "image-laplacian": ("image_poisson", "ImageLaplacian", "a picture from its Laplacian and its border"),
+    "video": ("video", "VideoExperiment", "a clip from its voxels; --compare shows other activations"),
 }
 
 

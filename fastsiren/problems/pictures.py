@@ -66,23 +66,23 @@ def sheet(cells: Sequence[tuple[str, Image.Image]], *, columns: int = 3, foot: i
     """
     columns = min(columns, len(cells))
     rows = -(-len(cells) // columns)
-    size = columns * PANEL + (columns + 1) * GAP, rows * (PANEL + _LABEL) + (rows + 1) * GAP + foot
+    shown = [(label, _fitted(panel)) for label, panel in cells]
+    tall = max(panel.height for _, panel in shown)
+    size = columns * PANEL + (columns + 1) * GAP, rows * (tall + _LABEL) + (rows + 1) * GAP + foot
     made = Image.new("RGB", size, PAPER)
-    for i, (label, panel) in enumerate(cells):
-        _place(made, divmod(i, columns), label, panel)
+    for i, (label, panel) in enumerate(shown):
+        left, top = GAP + i % columns * (PANEL + GAP), GAP + i // columns * (tall + _LABEL + GAP)
+        ImageDraw.Draw(made).text((left, top + 4), label, fill=INK, font=ImageFont.load_default(20))
+        made.paste(panel, (left + (PANEL - panel.width) // 2, top + _LABEL + (tall - panel.height) // 2))
     return made
 
 
-def _place(made: Image.Image, cell: tuple[int, int], label: str, panel: Image.Image) -> None:
-    row, column = cell
-    left, top = GAP + column * (PANEL + GAP), GAP + row * (PANEL + _LABEL + GAP)
-    ImageDraw.Draw(made).text((left, top + 4), label, fill=INK, font=ImageFont.load_default(20))
+def _fitted(panel: Image.Image) -> Image.Image:
+    """The picture as large as a panel; small ones pixel by pixel, so that nothing is made up."""
     scale = PANEL / max(panel.size)
     size = max(1, round(panel.width * scale)), max(1, round(panel.height * scale))
-    # Small pictures are shown pixel by pixel, so that nothing is made up.
     how = Image.Resampling.NEAREST if scale >= 3 else Image.Resampling.LANCZOS
-    shown = panel.convert("RGB").resize(size, how)
-    made.paste(shown, (left + (PANEL - shown.width) // 2, top + _LABEL + (PANEL - shown.height) // 2))
+    return panel.convert("RGB").resize(size, how)
 
 
 def curves(
