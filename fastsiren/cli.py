@@ -236,16 +236,19 @@ def _add_fit(commands: Commands) -> None:
 
 
 def _add_render(commands: Commands) -> None:
-    text = "Render a fitted picture at any size."
-    parser = commands.add_parser("render", help="render a fitted picture at any size", description=text)
-    parser.add_argument("checkpoint", help="file written by fastsiren fit")
-    parser.add_argument("-o", "--out", required=True, metavar="FILE", help="picture to write; - is standard output")
+    text = "Render a fitted picture, clip or sound at any size and rate."
+    parser = commands.add_parser("render", help="render a fitted picture, clip or sound", description=text)
+    parser.add_argument("checkpoint", help="file written by fastsiren fit, or by fastsiren solve image, video or audio")
+    parser.add_argument("-o", "--out", required=True, metavar="FILE", help="file to write; - is standard output")
     add = parser.add_argument
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--size", type=_size, metavar="WxH", help="width x height (default: as the original)")
     size.add_argument("--scale", type=float, metavar="S", help="times the original size, such as 4")
+    add("--frames", type=_positive, metavar="N", help="of a clip, over its whole length (default: as the original)")
+    add("--rate", type=_number, metavar="HZ", help="frames or samples per second (default: the original's length)")
+    add("--at", type=_number, metavar="SECONDS", help="one frame of a clip, as a picture")
     add("--quantity", choices=("value", "gradient", "laplacian"), default="value", help="what to show (default: value)")
-    add("--format", metavar="NAME", help="png, tiff, jpg, webp, bmp, gif or npy (default: by the extension)")
+    add("--format", metavar="NAME", help="png, tiff, jpg, webp, bmp, gif, mp4, wav or npy (default: by the extension)")
     add("--bits", type=int, choices=(8, 16), help="per channel (default: as the original where the format can)")
     add("--tile", type=_positive, default=65536, metavar="N", help="points evaluated at a time (default: 65536)")
     add("--overwrite", action="store_true", help="replace FILE")

@@ -5,18 +5,17 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from typing import Any
 
 import torch
 
 from . import __version__
 from .engine import backends
 from .fit import checkpoint as checkpoints
-from .problems import image
+from .problems import contents
 
 __all__ = ["checkpoint", "machine"]
 
-_PACKAGES = ("torch", "numpy", "imageio", "safetensors", "rich", "scikit-image", "triton")
+_PACKAGES = ("torch", "numpy", "imageio", "safetensors", "rich", "scikit-image", "av", "soundfile", "triton")
 
 
 def machine() -> str:
@@ -40,9 +39,7 @@ def checkpoint(path: str | os.PathLike[str]) -> str:
     """Architecture, origin and quality of a checkpoint whose checksum holds."""
     found = checkpoints.load(path)
     net, description, state = found
-    is_image = description.get("problem") == "image"
-    if is_image:
-        image.check(path, found)
+    content = contents.find(path, found)
     network = description["network"]
     sizes = [network["in_features"], *[network["hidden_features"]] * (network["hidden_layers"] + 1)]
     count = sum(p.numel() for p in net.parameters())
@@ -54,19 +51,7 @@ def checkpoint(path: str | os.PathLike[str]) -> str:
         _line("omega", f"first {network['first_omega_0']:g}, hidden {network['hidden_omega_0']:g}"),
         _line("contents", kept),
     ]
-    return "\n".join(lines + (_image(description) if is_image else []))
-
-
-def _image(description: dict[str, Any]) -> list[str]:
-    """Lines about a fitted picture."""
-    picture, settings, psnr = description["image"], description["settings"], description["figures"].get("PSNR")
-    training = f"step {description['step']} of {settings['steps']}, batch {settings['batch']}, lr {settings['lr']:g}"
-    kind = {1: "grey", 2: "grey and alpha", 3: "RGB", 4: "RGBA"}[picture["channels"]]
-    return [
-        _line("picture", f"{picture['width']}x{picture['height']} {kind}, {picture['bits']} bits per channel"),
-        _line("training", training),
-        _line("PSNR", "not measured yet" if psnr is None else f"{psnr:.2f} dB"),
-    ]
+    return "\n".join(lines + [_line(name, text) for name, text in (content.facts() if content else [])])
 
 
 def _line(name: str, value: str) -> str:

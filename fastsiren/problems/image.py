@@ -22,9 +22,10 @@ from ..images import Picture
 from ..png import MAX_SIDE
 from ..render.tiles import tiles
 from ..siren import Siren
+from .described import check, fits
 from .evaluate import tile_values
 
-__all__ = ["Fit", "ImageFit", "Settings", "fit", "load", "measure"]
+__all__ = ["Fit", "ImageFit", "Settings", "fit", "is_fitted", "load", "measure"]
 
 
 @dataclass(frozen=True)
@@ -180,46 +181,26 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
         InputError: The file is missing or damaged, or holds something else than a picture.
     """
     checkpoint = checkpoints.load(path)
-    check(path, checkpoint)
+    if checkpoint.description.get("problem") != "image":
+        raise InputError(f"{path} holds a {checkpoint.description.get('problem')!r}, not an image")
+    check(path, checkpoint, "picture", is_fitted)
     return checkpoint
 
 
-def check(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
-    """Refuse a checkpoint that `fit` did not write.
-
-    Raises:
-        InputError: It holds something else than a picture, or its description does not fit its network.
-    """
-    if checkpoint.description.get("problem") != "image":
-        raise InputError(f"{path} holds a {checkpoint.description.get('problem')!r}, not an image")
-    try:
-        fitted = _is_fitted(checkpoint)
-    except (KeyError, TypeError, ValueError, OverflowError):
-        fitted = False
-    if not fitted:
-        raise InputError(f"{path} describes a picture that its network does not fit; fit again")
-
-
-def _is_fitted(checkpoint: Checkpoint) -> bool:
+def is_fitted(checkpoint: Checkpoint) -> bool:
     """Whether the description is what a fit writes; its values may raise what they like otherwise."""
-    net, description, state = checkpoint
-    settings, picture, step = Settings(**description["settings"]), description["image"], description["step"]
-    numbers = [*(picture[name] for name in ("width", "height", "channels", "bits")), step]
-    if not all(type(number) is int for number in numbers) or not isinstance(description["figures"], dict):
+    picture = checkpoint.description["image"]
+    numbers = [picture[name] for name in ("width", "height", "channels", "bits")]
+    if not all(type(number) is int for number in numbers):
         return False
-    if not isinstance(description["figures"].get("PSNR"), float | None):
-        return False
-    width, height, channels, bits, _ = numbers
-    sizes = (net.in_features, net.hidden_features, net.hidden_layers, net.out_features)
+    width, height, channels, bits = numbers
     return (
-        sizes == (2, settings.hidden, settings.layers, channels)
-        and net.siren_parameters().weights[0].dtype == torch.float32
+        fits(checkpoint, Settings, "PSNR", 2, channels)
         and 1 <= width <= MAX_SIDE
         and 1 <= height <= MAX_SIDE
         and channels <= 4
         and bits in (8, 16)
         and isinstance(picture["sha256"], str)
-        and 0 <= step == (state["step"] if state else step)
     )
 
 

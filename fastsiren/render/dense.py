@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from fractions import Fraction
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,15 +19,14 @@ from ..grids import Grid
 from ..progress import Progress
 from ..tensorfile import Array
 from .decode import Decoder
-from .picture import Painter, painter, quantise
-from .sinks import FORMATS, RAW_FORMATS, Sink, check_image, image_sink, npy_sink
+from .outputs import output
+from .sinks import FORMATS
 from .tiles import Tile, tiles
 
 __all__ = ["format_of", "render", "render_file", "render_stream"]
 
 # About a tenth of a second of work: small enough to stop quickly, large enough to keep every core busy.
 DEFAULT_TILE = 65536
-_PREVIEW = 128
 _SAME = {"tif": "tiff", "jpeg": "jpg"}
 
 
@@ -61,7 +61,7 @@ def render(
         grid: Where to evaluate; see `fastsiren.grids.Grid`.
         out: None makes a tensor; a contiguous tensor or array [*grid.shape, ...] of float32, float64 or the dtype of
             the network is filled; a path is written as its extension says (.npy holds the numbers themselves, bfloat16
-            as float32; picture formats expect values in [-1, 1]).
+            as float32; pictures, clips and sounds expect values in [-1, 1]).
         tile: Points evaluated at a time; default 65536. The numbers do not depend on it.
         quantity: "value" [.., O], "gradient" [.., O, D] (the Jacobian) or "laplacian" [.., O].
         progress: Show progress on standard error.
@@ -125,7 +125,9 @@ def render_file(
     path: str | os.PathLike[str],
     *,
     kind: str | None = None,
-    bits: int = 8,
+    bits: int | None = None,
+    rate: Fraction | None = None,
+    gain: float = 1.0,
     quantity: str = "value",
     tile: int = DEFAULT_TILE,
     progress: bool = True,
@@ -136,10 +138,13 @@ def render_file(
 
     Args:
         net: A `Siren` or a converted module.
-        grid: Where to evaluate; picture formats need two axes (rows, columns).
+        grid: Where to evaluate: two axes (rows, columns) for a picture, three (time, rows, columns) for a clip or, with
+            one time, for a picture, one for a sound.
         path: The file.
         kind: One of `FORMATS`; default by the extension.
-        bits: 8 or 16 per sample of a picture.
+        bits: Per sample: 8 or 16 of a picture, default 8; 8 of a clip; 16 of a sound.
+        rate: Frames per second of a clip, default 25, or samples per second of a sound, default 44100.
+        gain: Factor on the values of a sound.
         quantity: "value", "gradient" (a picture shows direction as hue) or "laplacian" (a picture shows zero as grey).
         tile: Points evaluated at a time.
         progress: Show progress on standard error.
@@ -153,7 +158,7 @@ def render_file(
     """
     kind = kind or format_of(path)
     target = check_output(path, overwrite=overwrite)
-    job = _Job(net, grid, kind, bits, quantity, tile)
+    job = _Job(net, grid, kind=kind, quantity=quantity, tile=tile, bits=bits, rate=rate, gain=gain)
     with output_lock(target), atomic_output(target) as file:
         job.write(file, progress=progress, allow_nonfinite=allow_nonfinite)
     return target
@@ -162,45 +167,32 @@ def render_file(
 class _Job:
     """A render whose request was checked, ready to be written to any binary stream."""
 
-    def __init__(self, net: SirenModule, grid: Grid, kind: str, bits: int, quantity: str, tile: int) -> None:
+    def __init__(
+        self,
+        net: SirenModule,
+        grid: Grid,
+        *,
+        kind: str,
+        quantity: str,
+        tile: int,
+        bits: int | None = None,
+        rate: Fraction | None = None,
+        gain: float = 1.0,
+    ) -> None:
         self.decoder = Decoder(net, grid, quantity)
-        self.grid, self.kind, self.bits, self.quantity, self.tile = grid, kind, bits, quantity, tile
-        self.painter: Painter | None = None
-        if kind not in FORMATS:
-            raise UsageError(f"unknown format {kind!r}; use one of {', '.join(FORMATS)}")
-        if grid.numel == 0:
-            raise UsageError(f"nothing to render: the size {grid.shape} has no points; give at least 1x1")
-        if kind not in RAW_FORMATS:
-            if len(grid.shape) != 2:
-                raise UsageError(f"a {kind} picture needs 2 axes, the network has {len(grid.shape)} inputs; use npy")
-            self.painter = painter(quantity, self._preview())
-            check_image(kind, grid.shape, channels=self.painter.channels, bits=bits)
-
-    def _preview(self) -> Array:
-        """Numbers of at most 128 x 128 points spread over the grid."""
-        if self.quantity == "value":
-            return np.empty((0, self.decoder.suffix[0]), np.float32)
-        strides = [max(1, n // _PREVIEW) for n in self.grid.shape]
-        shape = tuple(-(-n // stride) for n, stride in zip(self.grid.shape, strides, strict=True))
-        steps = tuple(step * stride for step, stride in zip(self.grid.step, strides, strict=True))
-        coarse = Decoder(self.decoder.net, Grid(shape, self.grid.origin, steps), self.quantity)
-        return np.concatenate([coarse.numbers(part) for part in tiles(shape, self.tile)])
-
-    def sink(self, file: IO[bytes]) -> Sink:
-        if self.painter is None:
-            dtype = np.dtype(str(self.decoder.stored).removeprefix("torch."))
-            return npy_sink(file, (*self.grid.shape, *self.decoder.suffix), dtype)
-        return image_sink(file, self.kind, self.grid.shape, channels=self.painter.channels, bits=self.bits)
+        self.tile = tile
+        self.output = output(self.decoder, kind, bits=bits, rate=rate, gain=gain, tile=tile)
 
     def write(self, file: IO[bytes], *, progress: bool, allow_nonfinite: bool) -> None:
         """Decode every tile into the stream."""
-        sink = self.sink(file)
-        with _shown(self.quantity, self.grid, progress) as shown:
-            for part in tiles(self.grid.shape, self.tile):
+        grid = self.decoder.grid
+        sink = self.output.sink(file)
+        with _shown(self.decoder.quantity, grid, progress) as shown:
+            for part in tiles(grid.shape, self.tile):
                 numbers = self.decoder.numbers(part)
                 if not allow_nonfinite:
                     self._refuse_nonfinite(numbers, part)
-                sink.write(numbers if self.painter is None else quantise(self.painter(numbers), self.bits))
+                sink.write(self.output.samples(numbers))
                 shown.update(part.end)
         sink.close()
 
@@ -209,7 +201,7 @@ class _Job:
         if bad.any():
             raise NonFiniteError(
                 f"the network gives NaN or infinity at {int(bad.sum())} of the first {part.end} points; fit it again, "
-                "or use --allow-nonfinite to write such points as they are (0 in pictures)"
+                "or use --allow-nonfinite to write such points as they are (0 in pictures, clips and sounds)"
             )
 
 

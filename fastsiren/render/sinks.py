@@ -9,18 +9,35 @@ import io
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from fractions import Fraction
 from typing import IO, Any, Protocol
 
 import numpy as np
 
+from ..clips import ClipWriter
 from ..faults import NoSpaceError, UsageError, from_os_error, is_no_space
 from ..png import MAX_SIDE, PngWriter
 from ..tensorfile import Array
+from ..wav import SAMPLE_BYTES, wav_header
 from .tiff import tiff_header
 
-__all__ = ["FORMATS", "RAW_FORMATS", "Sink", "image_sink", "npy_sink"]
+__all__ = [
+    "CLIP_FORMATS",
+    "FORMATS",
+    "PICTURE_FORMATS",
+    "RAW_FORMATS",
+    "SOUND_FORMATS",
+    "ClipSink",
+    "Sink",
+    "check_image",
+    "image_sink",
+    "npy_sink",
+    "sound_sink",
+]
 
 RAW_FORMATS = ("npy",)
+CLIP_FORMATS = ("mp4",)
+SOUND_FORMATS = ("wav",)
 _DEPTHS: dict[str, tuple[int, ...]] = {
     "png": (8, 16),
     "tiff": (8, 16),
@@ -31,7 +48,8 @@ _DEPTHS: dict[str, tuple[int, ...]] = {
 }
 _ALPHA = ("png", "tiff", "webp")
 _LONGEST_SIDE = {"jpg": 65500, "webp": 16383, "gif": 65535, "png": MAX_SIDE, "tiff": 2**32 - 1, "bmp": 2**31 - 1}
-FORMATS = (*_DEPTHS, *RAW_FORMATS)
+PICTURE_FORMATS = tuple(_DEPTHS)
+FORMATS = (*PICTURE_FORMATS, *CLIP_FORMATS, *SOUND_FORMATS, *RAW_FORMATS)
 # A whole picture in memory, for the formats that cannot be written in pieces.
 _LARGEST_BUFFER = 2**31
 
@@ -123,6 +141,42 @@ class BufferSink:
     def close(self) -> None:
         """Encode and write."""
         self._file.write(self._encode(self._picture))
+
+
+class ClipSink:
+    """Collects points into whole frames for the stream of a clip.
+
+    Args:
+        file: Where to write.
+        shape: (frames, rows, columns).
+        channels: 1 or 3.
+        rate: Frames per second.
+    """
+
+    def __init__(self, file: IO[bytes], shape: Sequence[int], channels: int, rate: Fraction) -> None:
+        self._writer = ClipWriter(file, shape[2], shape[1], rate)
+        self._frame = np.empty((*shape[1:], channels), np.uint8)
+        self._points = 0
+
+    def write(self, values: Array) -> None:
+        """Take points; whole frames go to the encoder."""
+        flat = self._frame.reshape(-1, values.shape[1])
+        while len(values):
+            taken = values[: len(flat) - self._points]
+            flat[self._points : self._points + len(taken)] = taken
+            self._points, values = self._points + len(taken), values[len(taken) :]
+            if self._points == len(flat):
+                self._writer.write(self._frame)
+                self._points = 0
+
+    def close(self) -> None:
+        """Write the end of the file."""
+        self._writer.close()
+
+
+def sound_sink(file: IO[bytes], samples: int, *, channels: int, rate: int) -> Sink:
+    """A sound, [n, channels] int16 at a time."""
+    return FlatSink(file, wav_header(samples, channels, rate), samples * channels * SAMPLE_BYTES)
 
 
 def npy_sink(file: IO[bytes], shape: Sequence[int], dtype: np.dtype[Any]) -> Sink:

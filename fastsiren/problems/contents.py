@@ -1,0 +1,284 @@
+"""What a checkpoint holds, a picture, a clip or a sound: how it is rendered and described."""
+
+from __future__ import annotations
+
+import math
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any, ClassVar, NamedTuple
+
+from ..faults import InputError, UsageError
+from ..fit import checkpoint as checkpoints
+from ..fit.checkpoint import Checkpoint
+from ..grids import Grid
+from ..png import MAX_SIDE
+from ..render import FORMATS
+from ..render.outputs import CLIP_FORMATS, PICTURE_FORMATS, SOUND_FORMATS
+from . import audio, described, image, video
+from .described import fits
+
+__all__ = ["Asked", "Content", "find", "load"]
+
+_LONGEST = 2**31
+
+
+class Asked(NamedTuple):
+    """What a user wants of a content; None leaves it as the original has it."""
+
+    kind: str
+    """File format."""
+    size: tuple[int, int] | None = None
+    """(rows, columns)."""
+    scale: float | None = None
+    """Times the original size."""
+    frames: int | None = None
+    """Of a clip, over its whole length."""
+    rate: float | None = None
+    """Frames or samples per second."""
+    at: float | None = None
+    """Seconds from the beginning: one frame of a clip."""
+
+
+class Content(ABC):
+    """What a checkpoint holds.
+
+    Args:
+        checkpoint: One that `load` found right.
+    """
+
+    title: ClassVar[str]
+    merit: ClassVar[str]
+    ignores: ClassVar[tuple[str, ...]]
+    """What nobody can ask of it."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.net, self.description = checkpoint.net, checkpoint.description
+
+    @abstractmethod
+    def grid(self, asked: Asked) -> Grid:
+        """Where to evaluate.
+
+        Raises:
+            UsageError: It has no such thing.
+        """
+
+    @abstractmethod
+    def options(self, asked: Asked) -> dict[str, Any]:
+        """What `render_file` needs to know beyond the grid."""
+
+    def shown(self, grid: Grid) -> str:
+        """The size of a grid, for people."""
+        rows, columns = grid.shape[-2:]
+        return f"{columns}x{rows}"
+
+    @abstractmethod
+    def size(self) -> str:
+        """Its size, for people."""
+
+    def check(self, asked: Asked) -> None:
+        """Refuse what it has not.
+
+        Raises:
+            UsageError: Something is asked that belongs to another kind of content.
+        """
+        for name in self.ignores:
+            if getattr(asked, name) is not None:
+                raise UsageError(f"--{name} makes no sense for a {self.title}; leave it out")
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Name and text of what is known of it and its training."""
+        settings, figure = self.description["settings"], self.description["figures"].get(self.merit)
+        training = f"step {self.description['step']} of {settings['steps']}, batch {settings['batch']}"
+        return [
+            (self.title, self.size()),
+            ("training", f"{training}, lr {settings['lr']:g}"),
+            (self.merit, "not measured yet" if figure is None else f"{figure:.2f} dB"),
+        ]
+
+
+class PictureContent(Content):
+    """A picture by its pixels."""
+
+    title, merit = "picture", "PSNR"
+    ignores = ("frames", "rate", "at")
+
+    def grid(self, asked: Asked) -> Grid:
+        """Rows and columns."""
+        picture = self.description["image"]
+        return Grid.over(_shape(asked, (picture["height"], picture["width"])))
+
+    def options(self, asked: Asked) -> dict[str, Any]:
+        """The depth of the original where the format can hold it."""
+        return {"bits": self.description["image"]["bits"] if asked.kind in ("png", "tiff") else None}
+
+    def size(self) -> str:
+        """Pixels and channels."""
+        picture = self.description["image"]
+        kind = {1: "grey", 2: "grey and alpha", 3: "RGB", 4: "RGBA"}[picture["channels"]]
+        return f"{picture['width']}x{picture['height']} {kind}, {picture['bits']} bits per channel"
+
+
+class ClipContent(Content):
+    """A clip by its voxels."""
+
+    title, merit = "clip", "PSNR"
+    ignores = ()
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__(checkpoint)
+        self._clip = checkpoint.description["video"]
+        self._rate = Fraction(self._clip["rate"])
+
+    def check(self, asked: Asked) -> None:
+        """One frame is asked for by its time, and has neither number nor rate."""
+        if asked.at is None and asked.kind in PICTURE_FORMATS:
+            raise UsageError(
+                f"a {asked.kind} shows one frame of a clip; say which with --at SECONDS, or use mp4 or npy"
+            )
+        if asked.at is not None and (asked.frames is not None or asked.rate is not None):
+            raise UsageError("--at takes one frame, which has neither --frames nor --rate; leave them out")
+        if asked.at is not None and asked.kind in CLIP_FORMATS:
+            raise UsageError("--at takes one frame; use png or another picture format")
+
+    def grid(self, asked: Asked) -> Grid:
+        """Time, rows and columns; one frame where a time is given."""
+        shape = _shape(asked, (self._clip["height"], self._clip["width"]), even=asked.kind in CLIP_FORMATS)
+        if asked.at is None:
+            return Grid.over((asked.frames or self._clip["frames"], *shape))
+        last = float((self._clip["frames"] - 1) / self._rate)
+        if not 0 <= asked.at <= last:
+            raise UsageError(f"--at must be a time from 0 to {last:g} seconds; got {asked.at:g}")
+        rows = Grid.over(shape)
+        return Grid((1, *shape), (2 * asked.at / last - 1, *rows.origin), (0.0, *rows.step))
+
+    def options(self, asked: Asked) -> dict[str, Any]:
+        """The rate at which the clip lasts as long as the original, unless another is asked for."""
+        if asked.rate is not None:
+            return {"rate": Fraction(asked.rate).limit_denominator(100_000)}
+        return {"rate": self._rate * (asked.frames or self._clip["frames"]) / self._clip["frames"]}
+
+    def shown(self, grid: Grid) -> str:
+        """Frames and their size."""
+        frames = grid.shape[0]
+        return super().shown(grid) if frames == 1 else f"{frames} frames of {super().shown(grid)}"
+
+    def size(self) -> str:
+        """Frames, their size and rate."""
+        clip = self._clip
+        return f"{clip['frames']} frames of {clip['width']}x{clip['height']}, {float(self._rate):g} per second"
+
+
+class SoundContent(Content):
+    """A sound by its samples."""
+
+    title, merit = "sound", "SNR"
+    ignores = ("size", "scale", "frames", "at")
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__(checkpoint)
+        self._sound = checkpoint.description["audio"]
+
+    def check(self, asked: Asked) -> None:
+        """Sounds go to files of sound."""
+        super().check(asked)
+        if asked.kind in FORMATS and asked.kind not in (*SOUND_FORMATS, "npy"):
+            raise UsageError(f"a {asked.kind} holds no sound; use {', '.join(SOUND_FORMATS)} or npy")
+
+    def grid(self, asked: Asked) -> Grid:
+        """Samples at the rate that is asked for, from the first to the last."""
+        count, rate = self._sound["samples"], self._rate(asked)
+        between = Fraction(self._sound["rate"], rate)
+        return Grid((int((count - 1) / between) + 1,), (-1.0,), (2 * float(between) / (count - 1),))
+
+    def options(self, asked: Asked) -> dict[str, Any]:
+        """The rate, and the loudness of the original."""
+        return {"rate": Fraction(self._rate(asked)), "gain": min(self._sound["peak"], 1.0)}
+
+    def _rate(self, asked: Asked) -> int:
+        if asked.rate is None:
+            return int(self._sound["rate"])
+        if not 1 <= asked.rate < _LONGEST or asked.rate != int(asked.rate):
+            raise UsageError(f"--rate of a sound must be a whole number of 1 Hz or more; got {asked.rate:g}")
+        return int(asked.rate)
+
+    def shown(self, grid: Grid) -> str:
+        """Samples."""
+        return f"{grid.numel:,} samples"
+
+    def size(self) -> str:
+        """Length, rate and channels."""
+        sound = self._sound
+        seconds = sound["samples"] / sound["rate"]
+        return f"{seconds:.2f} s at {sound['rate']:,} Hz, {sound['samples']:,} samples, channels: {sound['channels']}"
+
+
+def _shape(asked: Asked, original: tuple[int, int], *, even: bool = False) -> tuple[int, int]:
+    """(rows, columns) that are asked for."""
+    if asked.scale is None:
+        return asked.size or original
+    if not (math.isfinite(asked.scale) and asked.scale > 0):
+        raise UsageError(f"--scale must be a positive number; got {asked.scale}")
+    step = 2 if even else 1
+    rows, columns = (max(step, step * round(length * asked.scale / step)) for length in original)
+    return rows, columns
+
+
+def _is_clip(checkpoint: Checkpoint) -> bool:
+    clip = checkpoint.description["video"]
+    return (
+        fits(checkpoint, video.Settings, "PSNR", 3, 3)
+        and all(type(clip[name]) is int for name in ("frames", "height", "width"))
+        and 2 <= clip["frames"] < _LONGEST
+        and 1 <= clip["height"] <= MAX_SIDE
+        and 1 <= clip["width"] <= MAX_SIDE
+        and isinstance(clip["rate"], str)
+        and 1e-6 < Fraction(clip["rate"]) < 1e6
+    )
+
+
+def _is_sound(checkpoint: Checkpoint) -> bool:
+    sound = checkpoint.description["audio"]
+    return (
+        all(type(sound[name]) is int for name in ("samples", "rate", "channels"))
+        and fits(checkpoint, audio.Settings, "SNR", 1, sound["channels"])
+        and 2 <= sound["samples"] < _LONGEST
+        and 1 <= sound["rate"] < _LONGEST
+        and type(sound["peak"]) is float
+        and 0 < sound["peak"] < math.inf
+    )
+
+
+_CONTENTS: dict[str, tuple[type[Content], Callable[[Checkpoint], bool]]] = {
+    "image": (PictureContent, image.is_fitted),
+    "video": (ClipContent, _is_clip),
+    "audio": (SoundContent, _is_sound),
+}
+
+
+def find(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Content | None:
+    """What a checkpoint holds; None when it is something that cannot be rendered.
+
+    Raises:
+        InputError: Its description does not fit its network.
+    """
+    name = checkpoint.description.get("problem")
+    if name not in _CONTENTS:
+        return None
+    kind, fitting = _CONTENTS[name]
+    described.check(path, checkpoint, kind.title, fitting)
+    return kind(checkpoint)
+
+
+def load(path: str | os.PathLike[str]) -> Content:
+    """Read what a checkpoint holds.
+
+    Raises:
+        InputError: The file is missing or damaged, or holds something that cannot be rendered.
+    """
+    checkpoint = checkpoints.load(path)
+    found = find(path, checkpoint)
+    if found is None:
+        raise InputError(f"{path} holds a {checkpoint.description.get('problem')!r}, not an image, a video or an audio")
+    return found
