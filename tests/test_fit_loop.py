@@ -134,7 +134,7 @@ def test_gradients_are_clipped_together():
         torch.testing.assert_close(parameter.grad, gradient)
 
 
-def bent(lbfgs_from):
+def bent(lbfgs_from, **options):
     """A problem that Adam is slow at: a narrow bent valley."""
     torch.manual_seed(0)
     net = torch.nn.Linear(1, 2, bias=False, dtype=torch.float64)
@@ -143,12 +143,16 @@ def bent(lbfgs_from):
         a, b = net.weight[:, 0]
         return (1 - a) ** 2 + 100 * (b - a**2) ** 2
 
-    return Trainer(net, loss, rate=lambda step: 0.01, lbfgs_from=lbfgs_from)
+    return Trainer(net, loss, rate=lambda step: 0.01, lbfgs_from=lbfgs_from, **options)
 
 
 def test_lbfgs_ends_what_adam_began():
     assert run(bent(None), 40).loss > 1e-3
     assert run(bent(30), 40).loss < 1e-9
+
+
+def test_a_longer_round_of_lbfgs_gets_further():
+    assert run(bent(0, lbfgs_round=3), 2).loss > 1e-3 > run(bent(0, lbfgs_round=100), 2).loss
 
 
 def test_a_break_among_steps_of_lbfgs_changes_no_bit():

@@ -17,9 +17,6 @@ __all__ = ["MOMENTS", "Step", "Trainer", "decay", "run"]
 
 _SNAPSHOT_EVERY = 16
 MOMENTS = ("exp_avg", "exp_avg_sq")
-# Iterations of a round of L-BFGS. A round keeps no memory of the one before: there is nothing to save between them, and
-# its samples may be new ones.
-_ROUND = 25
 
 Loss = Callable[[int], Tensor | Iterable[Tensor]]
 
@@ -40,8 +37,9 @@ class Trainer:
             these are made and derived one after another, so that only one of them needs memory.
         rate: Maps a step number to the learning rate of Adam.
         clip: Largest Euclidean norm of the gradient of all parameters together, in steps of Adam; None: any.
-        lbfgs_from: The step from which on each step is a round of 25 iterations of L-BFGS with a strong Wolfe search.
-            The loss of such a step is evaluated many times and must be the same each time. None: never.
+        lbfgs_from: The step from which on each step is a round of iterations of L-BFGS with a strong Wolfe search. The
+            loss of such a step is evaluated many times and must be the same each time. None: never.
+        lbfgs_round: Iterations of a round. A round knows nothing of the one before.
 
     Example:
         >>> net = torch.nn.Linear(1, 1)
@@ -59,8 +57,10 @@ class Trainer:
         rate: Callable[[int], float],
         clip: float | None = None,
         lbfgs_from: int | None = None,
+        lbfgs_round: int = 25,
     ) -> None:
-        self.net, self.loss, self.rate, self.clip, self.lbfgs_from = net, loss, rate, clip, lbfgs_from
+        self.net, self.loss, self.rate, self.clip = net, loss, rate, clip
+        self.lbfgs_from, self.lbfgs_round = lbfgs_from, lbfgs_round
         self.step = 0
         self._names, parameters = zip(*net.named_parameters(), strict=True)
         # One kernel for all parameters where torch has one: on a small network the plain loop takes longer than a pass.
@@ -120,8 +120,10 @@ class Trainer:
         self._adam.step()
 
     def _step_lbfgs(self) -> None:
+        # Without memory of the round before there is nothing to save between them, and the samples may be new ones.
+        length = self.lbfgs_round
         search = torch.optim.LBFGS(
-            self._parameters(), max_iter=_ROUND, history_size=_ROUND, line_search_fn="strong_wolfe"
+            self._parameters(), max_iter=length, history_size=length, line_search_fn="strong_wolfe"
         )
         search.step(self._backward)
 

@@ -34,6 +34,8 @@ class Problem(ABC):
     higher_is_better: ClassVar[bool] = True
     clip: ClassVar[float | None] = None
     """Largest norm of the gradient in a step of Adam."""
+    lbfgs_round: ClassVar[int] = 25
+    """Iterations of a step of L-BFGS."""
     measured: ClassVar[int] = 0
     """How many times a network is measured while it is trained."""
 

@@ -123,7 +123,10 @@ class _Session:
     def __init__(self, problem: Problem, net: nn.Module, out: Path | None, options: Options) -> None:
         self.problem, self.net, self.out, self.options = problem, net, out, options
         loss: Callable[[int], Any] = lambda step: problem.loss(net, step)  # noqa: E731
-        self.trainer = Trainer(net, loss, rate=problem.rate, clip=problem.clip, lbfgs_from=problem.lbfgs_from())
+        self.trainer = Trainer(
+            net, loss, rate=problem.rate, clip=problem.clip, lbfgs_from=problem.lbfgs_from(),
+            lbfgs_round=problem.lbfgs_round,
+        )  # fmt: skip
         self.smooth, self.saved = math.nan, 0.0
         self.figures: dict[str, float] = {}
         self.curve: Curve = []
