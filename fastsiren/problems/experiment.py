@@ -87,6 +87,12 @@ class Solution(NamedTuple):
         """Its figures of merit."""
         return next(iter(self.trained.values())).figures
 
+    def over_steps(self, figure: str) -> dict[str, list[tuple[float, float]]]:
+        """What a figure was on the way: for each network, points (step, figure), for a plot."""
+        return {
+            label: [(step, figures[figure]) for step, figures in each.curve] for label, each in self.trained.items()
+        }
+
     def report(self) -> str:
         """A line per network."""
         width = max(map(len, self.trained))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,11 +62,7 @@ class ImageExperiment(ImageFit, Experiment):
             cells.append((f"{label}, {each.figures['PSNR']:.1f} dB", grey(shown.numpy(), 0, 1)))
         save(sheet(cells), home / "pictures.png")
         for figure in solution.figures:
-            lines: dict[str, Any] = {
-                label: [(step, figures[figure]) for step, figures in each.curve]
-                for label, each in solution.trained.items()
-            }
-            save(curves(lines, x="step", y=figure), home / f"{figure.lower()}.png")
+            save(curves(solution.over_steps(figure), x="step", y=figure), home / f"{figure.lower()}.png")
 
 
 def _picture(given: str | os.PathLike[str] | Picture | None) -> Picture:
