@@ -1,0 +1,29 @@
+"""What every experiment must do when it is stopped: go on to the same bits."""
+
+import os
+
+from fastsiren.fit import Options, Trainer
+from fastsiren.problems.experiment import solve
+
+QUIET = Options(progress=False)
+
+
+def goes_on_to_the_same_bits(kind, home, monkeypatch, *, after, **settings):
+    """Run an experiment whole, and once more with a stop after some steps; the checkpoints must be equal."""
+    whole = solve(kind, out=home / "whole", options=QUIET, **settings)
+    advance, calls = Trainer.advance, []
+
+    def ask(self):
+        calls.append(1)
+        if len(calls) == after:
+            os.kill(os.getpid(), 2)
+        return advance(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "advance", ask)
+        stopped = solve(kind, out=home / "part", options=QUIET, **settings)
+    assert stopped.exit_code == 130 and stopped.trained[kind.ours].steps == after
+    rest = solve(kind, out=home / "part", resume=True, options=QUIET)
+    assert rest.exit_code == 0 and rest.figures == whole.figures
+    name = f"{kind.ours}.safetensors"
+    assert (home / "part" / name).read_bytes() == (home / "whole" / name).read_bytes()
