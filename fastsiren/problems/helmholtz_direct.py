@@ -117,7 +117,7 @@ def _stretch(x: Array) -> Array:
 def _difference(count: int) -> Array:  # [n + 1, n]
     """First differences of fourth order from n points to the n + 1 places between them."""
     weights = {-2: 1 / 24, -1: -27 / 24, 0: 27 / 24, 1: -1 / 24}
-    return sum(weight * np.eye(count + 1, count, offset) for offset, weight in weights.items())
+    return np.sum([weight * np.eye(count + 1, count, offset) for offset, weight in weights.items()], axis=0)
 
 
 def gaussian(x: Array, y: Array, centre: tuple[float, float], sigma: float) -> Array:
