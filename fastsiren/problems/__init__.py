@@ -21,6 +21,7 @@ EXPERIMENTS = {
     "image-gradient": ("image_poisson", "ImageGradient", "a picture from its gradient alone"),
     "image-laplacian": ("image_poisson", "ImageLaplacian", "a picture from its Laplacian and its border"),
     "video": ("video", "VideoExperiment", "a clip from its voxels; --compare shows other activations"),
+    "poisson-edit": ("poisson_edit", "PoissonEdit", "a part of one picture moved seamlessly into another"),
 }
 
 

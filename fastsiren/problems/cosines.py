@@ -1,7 +1,7 @@
 """Pictures between their pixels: the cosine series through all of them, and its exact derivatives.
 
-Along an axis of n pixels there is one sum f(u) = Σ_k a_k cos(π k (u + ½) / n), k < n, that meets pixel i at u = i. It is
-mirrored at the borders, as scipy's filters do by default ("reflect"), and smooth, so that a network can have its
+Along an axis of n pixels there is one sum f(u) = Σ_k a_k cos(π k (u + ½) / n), k < n, that meets pixel i at u = i. It
+is mirrored at the borders, as scipy's filters do by default ("reflect"), and smooth, so that a network can have its
 derivatives. Differences between pixels are derivatives of no function that meets the pixels, but of a blurred one.
 """
 

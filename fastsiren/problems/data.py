@@ -11,7 +11,7 @@ from torch import Tensor
 from ..faults import InputError
 from ..images import Picture
 
-__all__ = ["packaged", "photograph", "scaled"]
+__all__ = ["packaged", "photograph", "samples", "scaled"]
 
 
 def packaged(distribution: str, file: str, *, what: str, instead: str) -> Path:
@@ -51,8 +51,14 @@ def photograph(name: str = "astronaut.png") -> Path:
     return packaged("scikit-image", f"skimage/data/{name}", what="the photograph", instead="a picture of your own")
 
 
+def samples(picture: Picture) -> Tensor:  # [H, W, C]
+    """Samples in [-1, 1] of a picture without its alpha, float64."""
+    colours = picture.pixels.shape[2] - (picture.pixels.shape[2] + 1) % 2
+    return torch.from_numpy(picture.normalised()).view(picture.pixels.shape)[..., :colours].double()
+
+
 def scaled(picture: Picture, side: int) -> Tensor:  # [H, W, C]
-    """Samples in [-1, 1] of a picture, float64, reduced where it is larger, and without its alpha.
+    """Samples in [-1, 1] of a picture without its alpha, float64, reduced where it is larger.
 
     Args:
         picture: The picture.
@@ -63,9 +69,8 @@ def scaled(picture: Picture, side: int) -> Tensor:  # [H, W, C]
         >>> scaled(Picture(np.zeros((40, 20, 4), np.uint8)), 10).shape
         torch.Size([10, 5, 3])
     """
-    height, width, channels = picture.pixels.shape
-    colours = channels - (channels + 1) % 2
-    values = torch.from_numpy(picture.normalised()).view(picture.pixels.shape)[..., :colours].double()
+    values = samples(picture)
+    height, width, _ = values.shape
     factor = side / max(height, width)
     if factor >= 1:
         return values

@@ -140,11 +140,7 @@ class _FromDerivative(Experiment):
         save(sheet(cells, columns=2 if len(solution.trained) == 1 else 4), home / "pictures.png")
         save(_grey(self.found(solution.net)), home / "found.png")
         for figure in solution.figures:
-            lines: dict[str, Any] = {
-                label: [(step, figures[figure]) for step, figures in each.curve]
-                for label, each in solution.trained.items()
-            }
-            save(curves(lines, x="step", y=figure), home / f"{figure.lower()}.png")
+            save(curves(solution.over_steps(figure), x="step", y=figure), home / f"{figure.lower()}.png")
 
     def _shown(self, derivative: Tensor) -> Image.Image:
         """The length of gradients, the sign of Laplacians; on one scale for all networks, channels averaged."""
