@@ -1,6 +1,7 @@
 """The wave experiment: its exact wave, its loss, what it writes and refuses, resumption."""
 
 import doctest
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from fastsiren import faults
+from fastsiren import clips, faults
 from fastsiren.fit import operators
+from fastsiren.problems.animation import save_moving
 from fastsiren.problems.experiment import solve
 from fastsiren.problems.plain_networks import PlainSiren
 from fastsiren.problems.wave import Settings, Wave, spread
@@ -101,6 +103,8 @@ def test_it_writes_snapshots_and_an_animation(space, tmp_path):
     assert set(solution.figures) == {"relative error", "at the end"}
     with Image.open(tmp_path / "wave.gif") as moving:
         assert moving.n_frames > 30
+    clip = clips.read(tmp_path / "wave.mp4", width=2000, frames=100)
+    assert (len(clip.frames), clip.frames.shape[2], clip.rate) == (40, 1008, 20)
     with Image.open(tmp_path / "pictures.png") as shown:
         assert shown.width == 4 * 480 + 5 * 16
     assert (tmp_path / "error.png").exists()
@@ -127,3 +131,15 @@ def test_the_page_runs():
     page = Path(__file__).parents[1] / "docs" / "wave.md"
     failed, attempted = doctest.testfile(str(page), module_relative=False)
     assert attempted > 3 and not failed
+
+
+def test_without_pyav_there_is_a_gif_only(tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "av" else find(name))
+    save_moving([Image.new("RGB", (9, 7), colour) for colour in ("red", "blue")], tmp_path / "two")
+    assert [path.name for path in tmp_path.iterdir()] == ["two.gif"]
+
+
+def test_an_mp4_file_of_odd_pictures_is_cropped(tmp_path):
+    save_moving([Image.new("RGB", (99, 67), colour) for colour in ("red", "blue")], tmp_path / "two")
+    assert clips.read(tmp_path / "two.mp4", width=200, frames=5).frames.shape == (2, 66, 98, 3)

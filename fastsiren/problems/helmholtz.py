@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..fit import decay, option
 from ..fit import settings as base
 from ..tensorfile import Array
-from .animation import save_gif
+from .animation import save_moving
 from .experiment import Experiment, Solution, solve
 from .helmholtz_direct import WIDTH, HelmholtzGrid, gaussian, need_scipy, point_source
 from .helmholtz_residual import absorption, gaussians, near_sources, residual
@@ -153,7 +153,7 @@ class Helmholtz(Experiment):
             cells.append((f"{label}, error {100 * error:.1f} %", signed(field.real.T, scale)))
             cells.append((f"{label}, 10 x difference", signed(10 * (field - self.reference).real.T, scale)))
         save(sheet(cells, columns=2), home / "pictures.png")
-        save_gif(_moving(self.reference, found[self.ours], scale), home / "field.gif")
+        save_moving(_moving(self.reference, found[self.ours], scale), home / "field")
         save(curves(solution.over_steps(self.merit), x="step", y=self.merit), home / "error.png")
 
 

@@ -17,7 +17,7 @@ from ..fit import decay, operators, option, uniform
 from ..fit import settings as base
 from ..fit.sampler import generator
 from ..tensorfile import Array
-from .animation import save_gif
+from .animation import save_moving
 from .experiment import Experiment, Solution, solve
 from .pictures import curves, save, sheet, signed
 from .plain_networks import plain_networks
@@ -154,7 +154,7 @@ class Wave(Experiment):
             rows[f"{label}, 10 x difference"] = 10 * (rows[label] - rows["exact"])
         cells = [(f"{row}, t = {t:.2f}", _panel(u)) for row, fields in rows.items() for t, u in zip(times, fields)]
         save(sheet(cells, columns=_SHOWN), home / "pictures.png")
-        save_gif(self._frames(solution.net), home / "wave.gif")
+        save_moving(self._frames(solution.net), home / "wave")
         save(curves(solution.over_steps(self.merit), x="step", y=self.merit), home / "error.png")
 
     def _frames(self, net: nn.Module) -> list[Image.Image]:
