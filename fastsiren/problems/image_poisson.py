@@ -32,17 +32,17 @@ class GradientSettings(settings.Settings):
     """How a picture is found from its gradient.
 
     The defaults gave the best PSNR per second of several: the loss weighs a wave of frequency k by k², so that slow
-    changes of brightness are learnt last. A lower omega, and a picture scaled down to a twentieth, help those.
+    changes of brightness are learnt last. A lower omega, and a picture of little contrast help those.
     """
 
-    side: int = option(128, "pixels of the longer side, to which a larger picture is reduced", least=8, fixed=True)
+    side: int = option(256, "pixels of the longer side, to which a larger picture is reduced", least=8, fixed=True)
     blur: float = option(0.0, "standard deviation in pixels of a Gaussian on the picture", least=0, fixed=True)
-    contrast: float = option(0.05, "the network holds the picture, in [-1, 1], times this", fixed=True)
-    steps: int = option(2500, "training steps", least=1)
+    contrast: float = option(0.03, "the network holds the picture, in [-1, 1], times this", fixed=True)
+    steps: int = option(4200, "training steps", least=1)
     hidden: int = option(128, "width of the sine layers", least=1, fixed=True)
     omega: float = option(10.0, "frequency factor of every sine layer", fixed=True)
     lr: float = option(1e-3, "highest learning rate of Adam")
-    batch: int = option(2048, "pixels per step", least=1)
+    batch: int = option(4096, "pixels per step", least=1)
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,11 @@ class LaplacianSettings(GradientSettings):
     The loss weighs a wave of frequency k by k⁴: a little blur takes away the finest, which would drown the rest.
     """
 
+    side: int = option(128, "pixels of the longer side, to which a larger picture is reduced", least=8, fixed=True)
     blur: float = option(1.0, "standard deviation in pixels of a Gaussian on the picture", least=0, fixed=True)
     contrast: float = option(0.1, "the network holds the picture, in [-1, 1], times this", fixed=True)
     steps: int = option(2000, "training steps", least=1)
+    batch: int = option(2048, "pixels per step", least=1)
     border: float = option(10.0, "weight of the values at the border; 0 leaves them free", least=0)
 
 
@@ -161,7 +163,7 @@ class ImageGradient(_FromDerivative):
     name = "image-gradient"
     kind = "gradient"
     options = GradientSettings
-    quick = GradientSettings(side=64, hidden=64, steps=800, batch=1024)
+    quick = GradientSettings(side=64, contrast=0.05, hidden=64, steps=800, batch=1024)
     bound = 30.0
 
 
