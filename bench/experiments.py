@@ -87,9 +87,7 @@ def step_times(experiment: Experiment, seconds: float = SECONDS) -> tuple[float,
         float((a - b).norm() / b.norm().clamp_min(1e-12)) for a, b in zip(found, wanted, strict=True) if b.norm() > 0
     )
     if abs(ours - theirs) > TOLERANCE * abs(theirs) or worst > TOLERANCE:
-        raise ValueError(
-            f"{experiment.name}: losses {ours} and {theirs}, gradients apart by {worst:.1e} of their size"
-        )
+        raise ValueError(f"{experiment.name}: losses {ours} and {theirs}, gradients apart by {worst:.1e} of their size")
     calls = {"ours": lambda: gradients(net, experiment), "plain": lambda: gradients(plain, experiment)}
     samples = timing.interleave(calls, seconds=seconds)
     fast, slow = (1e3 * timing.spread(samples[name]).median for name in ("ours", "plain"))

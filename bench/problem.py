@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -31,7 +31,7 @@ class Contender(NamedTuple):
 
     name: str
     call: Call
-    parameters: list[nn.Parameter]
+    parameters: Sequence[Tensor]
 
 
 @dataclass(frozen=True)
