@@ -16,6 +16,7 @@ __all__ = ["EXPERIMENTS", "find"]
 EXPERIMENTS = {
     "audio": ("audio", "AudioExperiment", "a waveform from its samples; --compare shows other activations"),
     "helmholtz": ("helmholtz", "Helmholtz", "the wave field of a point source, with an absorbing layer"),
+    "helmholtz-inverse": ("helmholtz_inverse", "HelmholtzInverse", "a medium from the waves that receivers record"),
     "wave": ("wave", "Wave", "a pulse that spreads, after the wave equation"),
     "image": ("image_experiment", "ImageExperiment", "a picture from its pixels; --compare shows other activations"),
     "image-gradient": ("image_poisson", "ImageGradient", "a picture from its gradient alone"),

@@ -65,7 +65,7 @@ class Helmholtz(Experiment):
     higher_is_better = False
     options = Settings
     quick = Settings(steps=104, rounds=4, hidden=40, k=8.0, sigma=0.06, omega=10.0, batch=1000, round_batch=3000)
-    bound = 0.05
+    bound = 0.03
     measured = 40
     lbfgs_round = 100
 

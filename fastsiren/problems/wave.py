@@ -61,7 +61,7 @@ class Wave(Experiment):
     higher_is_better = False
     options = Settings
     quick = Settings(steps=103, rounds=3, hidden=40, batch=1000, round_batch=3000, duration=0.3, sigma=0.15)
-    bound = 0.1
+    bound = 0.07
     measured = 40
     lbfgs_round = 100
 
