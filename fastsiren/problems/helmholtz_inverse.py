@@ -64,18 +64,18 @@ class HelmholtzInverse(Experiment):
     higher_is_better = False
     options = Settings
     quick = Settings(
-        steps=110,
+        steps=118,
         hidden=40,
         omega=10.0,
         batch=800,
-        rounds=10,
+        rounds=18,
         pretrain=2,
         round_batch=2000,
         k=8.0,
         sigma=0.05,
         sources=3,
     )
-    bound = 0.085
+    bound = 0.08
     measured = 40
     lbfgs_round = 100
 
