@@ -23,6 +23,11 @@ EXPERIMENTS = {
     "image-laplacian": ("image_poisson", "ImageLaplacian", "a picture from its Laplacian and its border"),
     "video": ("video", "VideoExperiment", "a clip from its voxels; --compare shows other activations"),
     "poisson-edit": ("poisson_edit", "PoissonEdit", "a part of one picture moved seamlessly into another"),
+    "poisson": ("equations", "Poisson", "Poisson's equation on a square"),
+    "eikonal": ("equations", "Eikonal", "the distance to two circles from points with normals"),
+    "heat": ("equations", "Heat", "the heat equation on a square"),
+    "burgers": ("equations", "Burgers", "Burgers' equation: a steep front"),
+    "custom": ("equations", "Custom", "any equation, written in names such as u__t + u*u__x - nu*u__x__x"),
 }
 
 
