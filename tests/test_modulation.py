@@ -1,9 +1,7 @@
 """Conditioned networks against the formula itself, in float64: values, derivatives, losses, grids and inner loops."""
 
-import doctest
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
@@ -290,12 +288,6 @@ BAD = {
 def test_bad_arguments_are_named(given, error, match):
     with pytest.raises(error, match=match):
         modulated(Conditioned(*parameters(), [0.0, 1.0]), **given)
-
-
-def test_the_examples_of_the_documentation_run():
-    page = Path(__file__).parents[1] / "docs" / "conditioning.md"
-    failed, attempted = doctest.testfile(str(page), module_relative=False)
-    assert attempted > 20 and not failed
 
 
 def test_networks_of_the_network_count():

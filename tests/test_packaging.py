@@ -237,7 +237,12 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
 def contents() -> set[str]:
     """List the files of the package under their installed names."""
     files = {path for folder in ("fastsiren", "kernels", "bench") for path in (ROOT / folder).rglob("*")}
-    kept = {path.relative_to(ROOT) for path in files if path.suffix in {".py", ".pyi", ".typed"}}
+    kinds, tables = {".py", ".pyi", ".typed"}, {".csv", ".json"}
+    kept = {
+        path.relative_to(ROOT)
+        for path in files
+        if path.suffix in kinds or (path.suffix in tables and path.parent.name == "kernels")
+    }
     return {(path if path.parts[0] == "fastsiren" else "fastsiren" / path).as_posix() for path in kept}
 
 

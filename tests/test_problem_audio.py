@@ -1,9 +1,7 @@
 """The experiment "audio": its loss and merit by the formula, its coordinates, its files, resumption."""
 
-import doctest
 import json
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -135,11 +133,3 @@ def test_wrong_commands_are_one_line(words, code, said, capsys, tmp_path):
     assert cli.main(["solve", "audio", *words, "-o", str(tmp_path / "out")]) == code
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and said in lines[0]
-
-
-def test_the_examples_of_the_documentation_run(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    page = Path(__file__).parents[1] / "docs" / "audio.md"
-    failed, attempted = doctest.testfile(str(page), module_relative=False)
-    assert attempted > 5 and not failed
-    assert len(sounds.read(tmp_path / "tone.wav").samples) == 500

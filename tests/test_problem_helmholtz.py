@@ -1,8 +1,6 @@
 """The Helmholtz experiment: its reference, its residual, its samples, what it writes and refuses."""
 
-import doctest
 import importlib.util
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -175,9 +173,3 @@ def test_without_scipy(monkeypatch):
     )
     with pytest.raises(faults.UsageError, match=r"needs the package scipy.*fastsiren\[data\]"):
         solve(Helmholtz, options=QUIET, **SMALL)
-
-
-def test_the_page_runs():
-    page = Path(__file__).parents[1] / "docs" / "helmholtz.md"
-    failed, attempted = doctest.testfile(str(page), module_relative=False)
-    assert attempted > 3 and not failed

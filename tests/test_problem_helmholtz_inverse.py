@@ -1,8 +1,5 @@
 """Full-waveform inversion: its data, its loss, what it writes, resumption."""
 
-import doctest
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -78,9 +75,3 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, monkeypatch):
 def test_wrong_settings():
     with pytest.raises(faults.UsageError, match="--receivers must be a whole number of 1 or more; got 0"):
         solve(HelmholtzInverse, options=QUIET, **{**SMALL, "receivers": 0})
-
-
-def test_the_page_runs():
-    page = Path(__file__).parents[1] / "docs" / "helmholtz-inverse.md"
-    failed, attempted = doctest.testfile(str(page), module_relative=False)
-    assert attempted > 3 and not failed

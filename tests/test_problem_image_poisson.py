@@ -1,9 +1,7 @@
 """Pictures from derivatives: targets that determine the picture, losses as written in the books, wrong inputs."""
 
-import doctest
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -183,9 +181,3 @@ def test_another_picture_is_refused(tmp_path):
         solve(ImageGradient, picture(seed=1), out=tmp_path, resume=True, options=QUIET)
     with pytest.raises(faults.UsageError, match=r"--contrast 1\.0 does not fit"):
         solve(ImageGradient, picture(), out=tmp_path, resume=True, options=QUIET, contrast=1.0)
-
-
-@pytest.mark.parametrize("page", ["image-gradient.md", "image-laplacian.md"])
-def test_examples_of_the_pages_run(page):
-    failed, attempted = doctest.testfile(str(Path(__file__).parents[1] / "docs" / page), module_relative=False)
-    assert failed == 0 and attempted

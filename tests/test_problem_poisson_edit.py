@@ -1,8 +1,5 @@
 """Seamless cloning: the direct solution against scipy's, the loss as written in the book, what lies outside, inputs."""
 
-import doctest
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -147,9 +144,3 @@ def test_a_mask_of_another_size_is_refused():
 def test_grey_and_colour_go_together():
     given = problem(target=picture(30, 40, 1))
     assert given.features == (2, 3)
-
-
-def test_examples_of_the_page_run():
-    page = Path(__file__).parents[1] / "docs" / "poisson-edit.md"
-    failed, attempted = doctest.testfile(str(page), module_relative=False)
-    assert failed == 0 and attempted

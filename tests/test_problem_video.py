@@ -1,11 +1,9 @@
 """The experiment "video": its loss and merit by the formula, its data, its files, resumption."""
 
-import doctest
 import importlib.metadata
 import json
 import os
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -143,9 +141,3 @@ def test_wrong_commands_are_one_line(words, code, said, capsys, tmp_path):
     assert cli.main(["solve", "video", *words, "-o", str(tmp_path / "out")]) == code
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and said in lines[0]
-
-
-def test_the_examples_of_the_documentation_run():
-    page = Path(__file__).parents[1] / "docs" / "video.md"
-    failed, attempted = doctest.testfile(str(page), module_relative=False)
-    assert attempted > 5 and not failed

@@ -1,8 +1,6 @@
 """The wave experiment: its exact wave, its loss, what it writes and refuses, resumption."""
 
-import doctest
 import importlib.util
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -125,12 +123,6 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, monkeypatch):
 def test_wrong_settings(settings, said):
     with pytest.raises(faults.UsageError, match=said):
         solve(Wave, options=QUIET, **{**SMALL, **settings})
-
-
-def test_the_page_runs():
-    page = Path(__file__).parents[1] / "docs" / "wave.md"
-    failed, attempted = doctest.testfile(str(page), module_relative=False)
-    assert attempted > 3 and not failed
 
 
 def test_without_pyav_there_is_a_gif_only(tmp_path, monkeypatch):

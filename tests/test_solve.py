@@ -1,9 +1,7 @@
 """`solve`: directories of results, stops and resumption, comparisons, and the command line before it."""
 
-import doctest
 import json
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -150,9 +148,3 @@ def test_the_command_runs_and_reports(tmp_path, capsys):
 
     assert command("solve", "image", photograph("camera.png"), "-o", tmp_path / "a", *words, "--threads", 1) == 0
     assert "PSNR" in capsys.readouterr().out and (tmp_path / "a" / "result.json").exists()
-
-
-def test_examples_of_the_page_run():
-    page = Path(__file__).parents[1] / "docs" / "image.md"
-    failed, attempted = doctest.testfile(str(page), module_relative=False)
-    assert failed == 0 and attempted
