@@ -98,6 +98,15 @@ class Burgers(PdeExperiment):
         return torch.where(t == 0, -torch.sin(math.pi * where), inside)
 
 
+@dataclass(frozen=True)
+class EikonalSettings(Settings):
+    """A distance is smooth but for its kinks: higher frequencies end in solutions that are none of the viscous kind."""
+
+    layers: int = option(2, "hidden layers behind the first", least=0, fixed=True)
+    omega: float = option(4.0, "frequency factor of every sine layer", fixed=True)
+    lr: float = option(1e-3, "highest learning rate of Adam")
+
+
 class Eikonal(PdeExperiment):
     """|∇u| = 1 with u = 0 and outward normals on two circles: the signed distance to them.
 
@@ -105,7 +114,8 @@ class Eikonal(PdeExperiment):
     """
 
     name = "eikonal"
-    quick = Settings(steps=300, lbfgs=12, batch=1024, layers=2, lr=1e-3, omega=4.0)
+    options = EikonalSettings
+    quick = EikonalSettings(steps=300, lbfgs=12, batch=1024)
     bound = 0.08
     circles = ((-0.4, -0.2, 0.35), (0.45, 0.35, 0.25))
 
