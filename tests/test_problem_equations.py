@@ -11,7 +11,7 @@ from fastsiren.faults import UsageError
 from fastsiren.fit import Options
 from fastsiren.problems import pde
 from fastsiren.problems.equation import Condition, Equation, Residual, derivatives
-from fastsiren.problems.equations import Burgers, Custom, CustomSettings, Eikonal, Heat, Poisson
+from fastsiren.problems.equations import AllenCahn, Burgers, Custom, CustomSettings, Eikonal, Heat, Poisson
 from fastsiren.problems.expression import Expression
 
 QUIET = Options(progress=False)
@@ -161,6 +161,23 @@ def test_burgers_reference_solves_the_equation():
     assert (rate + u() * slope - 0.01 / math.pi * bend).abs().max() < 1e-3
     start = reference(torch.stack([torch.zeros_like(x), x], 1))[:, 0]
     torch.testing.assert_close(start, -torch.sin(math.pi * x))
+
+
+def test_allen_cahn_reference_solves_the_equation():
+    t, h = 0.4, 2e-3
+    x = torch.linspace(-0.9, 0.9, 13, dtype=torch.float64)
+    reference = AllenCahn(AllenCahn.quick).reference
+
+    def u(dt=0.0, dx=0.0):
+        return reference(torch.stack([torch.full_like(x, t + dt), x + dx], 1))[:, 0]
+
+    bend = (u(dx=h) - 2 * u() + u(dx=-h)) / h**2
+    rate = (u(dt=h) - u(dt=-h)) / (2 * h)
+    assert (rate - 0.001 * bend - 5 * (u() - u() ** 3)).abs().max() < 2e-3
+    start = reference(torch.stack([torch.zeros_like(x), x], 1))[:, 0]
+    torch.testing.assert_close(start, x**2 * torch.cos(math.pi * x), rtol=0, atol=2e-5)
+    ends = reference(torch.tensor([[0.7, -1.0], [0.7, 1.0]]))
+    torch.testing.assert_close(ends, torch.full_like(ends, -1.0))
 
 
 @pytest.mark.parametrize("kind", [Poisson, Heat, Eikonal])

@@ -27,6 +27,7 @@ EXPERIMENTS = {
     "eikonal": ("equations", "Eikonal", "the distance to two circles from points with normals"),
     "heat": ("equations", "Heat", "the heat equation on a square"),
     "burgers": ("equations", "Burgers", "Burgers' equation: a steep front"),
+    "allen-cahn": ("equations", "AllenCahn", "the Allen-Cahn equation: layers"),
     "custom": ("equations", "Custom", "any equation, written in names such as u__t + u*u__x - nu*u__x__x"),
 }
 
