@@ -16,6 +16,7 @@ import torch
 
 import fastsiren
 import interpreter
+import oracle
 from fastsiren.engine import backends
 
 THREADS = 2
@@ -98,3 +99,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail a run that tests no backend at all, or interprets kernels that it does not test."""
     if not WANTED or (backends.INTERPRETED and "triton" not in WANTED):
         session.exitstatus = pytest.ExitCode.USAGE_ERROR
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For networks so small that a second thread only costs time."""
+    with oracle.one_thread():
+        yield

@@ -1,6 +1,7 @@
 """What every experiment must do when it is stopped: go on to the same bits."""
 
 import os
+from contextlib import contextmanager
 
 from fastsiren.fit import Options, Trainer
 from fastsiren.problems.experiment import solve
@@ -8,19 +9,26 @@ from fastsiren.problems.experiment import solve
 QUIET = Options(progress=False)
 
 
-def goes_on_to_the_same_bits(kind, home, monkeypatch, *, after, **settings):
-    """Run an experiment whole, and once more with a stop after some steps; the checkpoints must be equal."""
-    whole = solve(kind, out=home / "whole", options=QUIET, **settings)
+@contextmanager
+def stop_in_step(monkeypatch, count):
+    """Inside the block the process gets SIGINT when a step of training begins for the count-th time."""
     advance, calls = Trainer.advance, []
 
     def ask(self):
         calls.append(1)
-        if len(calls) == after:
+        if len(calls) == count:
             os.kill(os.getpid(), 2)
         return advance(self)
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "advance", ask)
+        yield
+
+
+def goes_on_to_the_same_bits(kind, home, monkeypatch, *, after, **settings):
+    """Run an experiment whole, and once more with a stop after some steps; the checkpoints must be equal."""
+    whole = solve(kind, out=home / "whole", options=QUIET, **settings)
+    with stop_in_step(monkeypatch, after):
         stopped = solve(kind, out=home / "part", options=QUIET, **settings)
     assert stopped.exit_code == 130 and stopped.trained[kind.ours].steps == after
     rest = solve(kind, out=home / "part", resume=True, options=QUIET)

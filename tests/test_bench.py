@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from fastsiren.bench.workloads import KINDS, MANY, MUST_SHOW, SETS, Workload, pa
 from fastsiren import use_backend
 from fastsiren.engine import reference
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TINY = [Workload(kind, d=3 if kind == "train_eikonal" else 2, width=16, points=33) for kind in KINDS]
 MANY_TINY = Workload(MANY, width=16, points=9)
 
@@ -32,15 +34,6 @@ UNITS = [
     ((3, 3), 4, 4, 5, 7, 10, 7),
     ((4, 2), 5, 3, 6, 7, 15, 7),
 ]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tests share their cores, and waiting threads spin: one thread is the quickest here."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(("shape", "jt", "ja", "lt", "lx", "ht", "hx"), UNITS)

@@ -11,20 +11,14 @@ import torch
 
 import fastsiren
 from fastsiren import faults, stopping
-from fastsiren.fit import Trainer, checkpoint
+from fastsiren.fit import checkpoint
 from fastsiren.images import Picture, psnr
 from fastsiren.problems import image
+from stopped_runs import stop_in_step
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SMALL = {"hidden": 16, "layers": 1, "omega": 8.0, "lr": 0.02, "batch": 50, "progress": False}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """These networks are so small that a second thread only costs time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def picture(height=12, width=10, channels=3, dtype=np.uint8):
@@ -77,15 +71,7 @@ def test_fitting_leaves_the_random_state_of_the_caller_alone():
 
 def interrupted(path, monkeypatch, at):
     """Fit with a stop asked for during step `at`."""
-    advance = Trainer.advance
-    with monkeypatch.context() as patch:
-
-        def ask(self):
-            if self.step == at:
-                os.kill(os.getpid(), 2)
-            return advance(self)
-
-        patch.setattr(Trainer, "advance", ask)
+    with stop_in_step(monkeypatch, at + 1):
         return image.fit(picture(), out=path, steps=60, **SMALL)
 
 

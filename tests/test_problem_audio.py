@@ -8,22 +8,16 @@ import pytest
 import torch
 
 from fastsiren import cli, faults, sounds
-from fastsiren.fit import Options, Trainer
+from fastsiren.fit import Options
 from fastsiren.problems import audio
 from fastsiren.problems.experiment import solve
 from fastsiren.sounds import Sound
+from stopped_runs import stop_in_step
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SMALL = {"steps": 30, "hidden": 12, "layers": 1, "first_omega": 40.0, "lr": 0.01, "batch": 64}
 QUIET = Options(progress=False)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """These networks are so small that a second thread only costs time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def tone(channels=2, shift=0.0):
@@ -92,16 +86,7 @@ def test_the_loudness_is_that_of_the_original():
 
 def test_a_stopped_fit_goes_on_to_the_same_bits(tmp_path, monkeypatch):
     run(tmp_path / "whole")
-    advance, calls = Trainer.advance, []
-
-    def ask(self):
-        calls.append(1)
-        if len(calls) == 20:
-            os.kill(os.getpid(), 2)
-        return advance(self)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "advance", ask)
+    with stop_in_step(monkeypatch, 20):
         assert run(tmp_path / "part").exit_code == 130
     with pytest.raises(faults.InputError, match="another sound"):
         solve(audio.AudioExperiment, tone(shift=1.0), out=tmp_path / "part", resume=True, options=QUIET)

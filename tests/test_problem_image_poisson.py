@@ -22,17 +22,10 @@ from fastsiren.problems.image_poisson import (
 )
 from fastsiren.problems.plain_networks import PlainSiren
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = {"side": 16, "steps": 30, "hidden": 12, "layers": 1, "batch": 60}
 QUIET = Options(progress=False)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """These networks are so small that a second thread only costs time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def picture(height=12, width=10, channels=3, seed=0):

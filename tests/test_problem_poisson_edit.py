@@ -12,17 +12,10 @@ from fastsiren.problems import cosines, poisson_edit
 from fastsiren.problems.plain_networks import PlainSiren
 from fastsiren.problems.poisson_edit import PoissonEdit, Settings, cloned
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = {"steps": 20, "hidden": 12, "layers": 1, "batch": 60}
 QUIET = Options(progress=False)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """These networks are so small that a second thread only costs time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def picture(height, width, channels=3, seed=0):

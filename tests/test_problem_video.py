@@ -11,21 +11,15 @@ import torch
 
 from fastsiren import cli, clips, faults
 from fastsiren.clips import Clip
-from fastsiren.fit import Options, Trainer
+from fastsiren.fit import Options
 from fastsiren.problems import video
 from fastsiren.problems.experiment import solve
+from stopped_runs import stop_in_step
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SMALL = {"steps": 30, "hidden": 12, "layers": 1, "lr": 0.01, "batch": 64}
 QUIET = Options(progress=False)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """These networks are so small that a second thread only costs time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def shapes():
@@ -78,16 +72,7 @@ def test_a_directory_holds_clips_and_pictures(tmp_path):
 
 def test_a_stopped_fit_goes_on_to_the_same_bits(tmp_path, monkeypatch):
     run(tmp_path / "whole")
-    advance, calls = Trainer.advance, []
-
-    def ask(self):
-        calls.append(1)
-        if len(calls) == 20:
-            os.kill(os.getpid(), 2)
-        return advance(self)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "advance", ask)
+    with stop_in_step(monkeypatch, 20):
         assert run(tmp_path / "part").exit_code == 130
     with pytest.raises(faults.InputError, match="another clip"):
         solve(video.VideoExperiment, video.moving_shapes(6, 24), out=tmp_path / "part", resume=True, options=QUIET)

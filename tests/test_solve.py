@@ -5,25 +5,18 @@ import os
 
 import numpy as np
 import pytest
-import torch
 
 from fastsiren import cli, faults
-from fastsiren.fit import Options, Trainer
+from fastsiren.fit import Options
 from fastsiren.images import Picture
 from fastsiren.problems.experiment import solve
 from fastsiren.problems.image_experiment import ImageExperiment
+from stopped_runs import stop_in_step
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SMALL = {"steps": 40, "hidden": 12, "layers": 1, "omega": 8.0, "lr": 0.02, "batch": 50}
 QUIET = Options(progress=False)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """These networks are so small that a second thread only costs time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def picture(shift=0.0):
@@ -66,16 +59,7 @@ def test_results_are_replaced_only_when_asked(tmp_path):
 def test_a_stopped_comparison_goes_on_to_the_same_bits(tmp_path, monkeypatch):
     """The stop comes in the second network; the first is not trained again."""
     whole = run(tmp_path / "whole", compare=True)
-    advance, calls = Trainer.advance, []
-
-    def ask(self):
-        calls.append(1)
-        if len(calls) == 60:
-            os.kill(os.getpid(), 2)
-        return advance(self)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "advance", ask)
+    with stop_in_step(monkeypatch, 60):
         stopped = run(tmp_path / "part", compare=True)
     assert stopped.exit_code == 130 and list(stopped.trained) == ["sine", "relu"]
     assert stopped.trained["relu"].steps == 20

@@ -22,6 +22,7 @@ from ..images import Picture
 from ..png import MAX_SIDE
 from ..render.tiles import tiles
 from ..siren import Siren
+from ..tensorfile import TensorFile
 from .described import check, fits
 from .evaluate import tile_values
 
@@ -153,8 +154,8 @@ def fit(
         if out is not None:
             stack.enter_context(output_lock(out))
             if resume and os.path.exists(out):
-                load(out)
-                found = checkpoints.read(out)
+                kept = load(out)
+                found = TensorFile(kept.description, kept.state)
                 given = found_settings(found, out, ImageFit, Settings, settings)
         problem = ImageFit(given, picture)
         options = Options(target=target, progress=progress, save_every=save_every, compact=compact, log=log)
