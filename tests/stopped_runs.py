@@ -25,13 +25,18 @@ def stop_in_step(monkeypatch, count):
         yield
 
 
-def goes_on_to_the_same_bits(kind, home, monkeypatch, *, after, **settings):
-    """Run an experiment whole, and once more with a stop after some steps; the checkpoints must be equal."""
+def goes_on_to_the_same_bits(kind, home, monkeypatch, *, after, again=None, **settings):
+    """Run an experiment whole, and once more with a stop after some steps; the checkpoints must be equal.
+
+    What `again` holds is given when it goes on, and nothing else.
+    """
+    again, label = again or {}, kind.label(again or {})
+    settings = {**settings, **again}
     whole = solve(kind, out=home / "whole", options=QUIET, **settings)
     with stop_in_step(monkeypatch, after):
         stopped = solve(kind, out=home / "part", options=QUIET, **settings)
-    assert stopped.exit_code == 130 and stopped.trained[kind.ours].steps == after
-    rest = solve(kind, out=home / "part", resume=True, options=QUIET)
+    assert stopped.exit_code == 130 and stopped.trained[label].steps == after
+    rest = solve(kind, out=home / "part", resume=True, options=QUIET, **again)
     assert rest.exit_code == 0 and rest.figures == whole.figures
-    name = f"{kind.ours}.safetensors"
+    name = f"{label}.safetensors"
     assert (home / "part" / name).read_bytes() == (home / "whole" / name).read_bytes()

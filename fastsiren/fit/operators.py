@@ -20,7 +20,7 @@ from ..engine.network import SirenModule
 __all__ = ["autograd_operators", "operators"]
 
 
-def operators(net: nn.Module) -> SimpleNamespace:
+def operators(net: nn.Module | SirenModule) -> SimpleNamespace:
     """The functions that serve a network.
 
     Args:

@@ -46,7 +46,7 @@ class Experiment(Problem):
     options: ClassVar[type[Settings]]
     """Its settings."""
     ours: ClassVar[str] = "sine"
-    """The first of the contenders."""
+    """The first of the contenders, unless a setting says otherwise; see `label`."""
     quick: ClassVar[Settings]
     """Settings of `--quick`: under a minute on two cores, and still a result that means something."""
     bound: ClassVar[float]
@@ -54,6 +54,11 @@ class Experiment(Problem):
     published: ClassVar[str] = ""
     """Figure of the paper or of others, at what size, and where it is from."""
     sources: ClassVar[tuple[Source, ...]] = ()
+
+    @classmethod
+    def label(cls, given: dict[str, Any]) -> str:
+        """The first of the contenders when these settings are given, before any data are read."""
+        return cls.ours
 
     def contenders(self) -> dict[str, Callable[[], nn.Module]]:
         """What makes each network, ours first; the others are trained too when a comparison is asked for."""
@@ -140,9 +145,10 @@ def solve(
     with ExitStack() as stack:
         home = None if out is None else Path(out)
         run = _Run(home, resume, options or Options())
-        found = run.found(kind.ours)
+        label = kind.label(given)
+        found = run.found(label)
         if found is not None:
-            chosen = found_settings(found, run.path(kind.ours) or kind.ours, kind, kind.options, given)
+            chosen = found_settings(found, run.path(label) or label, kind, kind.options, given)
         run.check_apart(sources)
         experiment = kind(chosen, *sources)
         if home is not None:
@@ -174,8 +180,8 @@ class _Run(NamedTuple):
         """Refuse data that a result of this run would replace."""
         for source in sources:
             if self.home is not None and isinstance(source, (str, os.PathLike)):
-                inside = os.path.realpath(os.path.dirname(os.path.abspath(source))) == os.path.realpath(self.home)
-                if inside:
+                places = {os.path.realpath(source), os.path.realpath(os.path.dirname(os.path.abspath(source)))}
+                if os.path.realpath(self.home) in places:
                     raise UsageError(
                         f"{source} lies in {self.home}, where results go; choose another directory with -o"
                     )

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..files import atomic_output
 from ..tensorfile import Array
 
-__all__ = ["FAINT", "INK", "PANEL", "curves", "grey", "save", "sheet", "signed"]
+__all__ = ["FAINT", "GAP", "INK", "PANEL", "PAPER", "curves", "grey", "save", "sheet", "signed"]
 
 PANEL = 480
 GAP = 16
