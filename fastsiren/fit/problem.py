@@ -29,9 +29,9 @@ class Problem(ABC):
     """As checkpoints and the command line have it."""
     data: ClassVar[str] = "signal"
     """What it is fitted to, for messages."""
-    merit: ClassVar[str]
-    """The figure that says how good a network is; one of `measure`."""
-    higher_is_better: ClassVar[bool] = True
+    merit: str
+    """The figure that says how good a network is; one of `measure`. It may depend on what the data tell."""
+    higher_is_better: bool = True
     clip: ClassVar[float | None] = None
     """Largest norm of the gradient in a step of Adam."""
     lbfgs_round: ClassVar[int] = 25

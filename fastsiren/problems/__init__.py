@@ -23,6 +23,7 @@ EXPERIMENTS = {
     "image-laplacian": ("image_poisson", "ImageLaplacian", "a picture from its Laplacian and its border"),
     "video": ("video", "VideoExperiment", "a clip from its voxels; --compare shows other activations"),
     "prior": ("prior", "PriorExperiment", "a space of images: the rest of one from a few of its pixels"),
+    "sdf": ("sdf", "Sdf", "the signed distance of a shape, from points with normals or a mesh"),
     "poisson-edit": ("poisson_edit", "PoissonEdit", "a part of one picture moved seamlessly into another"),
     "poisson": ("equations", "Poisson", "Poisson's equation on a square"),
     "eikonal": ("equations", "Eikonal", "the distance to two circles from points with normals"),
