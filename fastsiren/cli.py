@@ -152,6 +152,13 @@ def _positive(text: str) -> int:
     return number
 
 
+def _resolution(text: str) -> int:
+    number = _positive(text)
+    if number < 8:
+        raise argparse.ArgumentTypeError(f"must be a whole number of 8 or more; got {text!r}")
+    return number
+
+
 def _threads(text: str) -> int:
     number = _positive(text)
     if number > _MOST_THREADS:
@@ -236,9 +243,11 @@ def _add_fit(commands: Commands) -> None:
 
 
 def _add_render(commands: Commands) -> None:
-    text = "Render a fitted picture, clip or sound at any size and rate."
-    parser = commands.add_parser("render", help="render a fitted picture, clip or sound", description=text)
-    parser.add_argument("checkpoint", help="file written by fastsiren fit, or by fastsiren solve image, video or audio")
+    text = "Render a fitted picture, clip, sound or shape at any size and rate."
+    parser = commands.add_parser("render", help="render a fitted picture, clip, sound or shape", description=text)
+    parser.add_argument(
+        "checkpoint", help="file written by fastsiren fit, or by fastsiren solve image, video, audio or sdf"
+    )
     parser.add_argument("-o", "--out", required=True, metavar="FILE", help="file to write; - is standard output")
     add = parser.add_argument
     size = parser.add_mutually_exclusive_group()
@@ -247,8 +256,13 @@ def _add_render(commands: Commands) -> None:
     add("--frames", type=_positive, metavar="N", help="of a clip, over its whole length (default: as the original)")
     add("--rate", type=_number, metavar="HZ", help="frames or samples per second (default: the original's length)")
     add("--at", type=_number, metavar="SECONDS", help="one frame of a clip, as a picture")
+    add("--resolution", type=_resolution, metavar="N", help="grid points of a shape along each axis (default: 256)")
     add("--quantity", choices=("value", "gradient", "laplacian"), default="value", help="what to show (default: value)")
-    add("--format", metavar="NAME", help="png, tiff, jpg, webp, bmp, gif, mp4, wav or npy (default: by the extension)")
+    add(
+        "--format",
+        metavar="NAME",
+        help="png, tiff, jpg, webp, bmp, gif, mp4, wav, ply, obj or npy (default: by the extension)",
+    )
     add("--bits", type=int, choices=(8, 16), help="per channel (default: as the original where the format can)")
     add("--tile", type=_positive, default=65536, metavar="N", help="points evaluated at a time (default: 65536)")
     add("--overwrite", action="store_true", help="replace FILE")

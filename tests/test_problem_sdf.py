@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 import fastsiren
-from fastsiren import cli, faults, meshes
+from fastsiren import cli, faults, meshes, tensorfile
 from fastsiren.grids import Grid
 from fastsiren.meshes import Mesh
-from fastsiren.problems import sdf, sdf_figures, sdf_pictures, surface
+from fastsiren.problems import contents, sdf, sdf_figures, sdf_pictures, surface
 from fastsiren.problems.experiment import solve
 from fastsiren.problems.plain_networks import PlainSiren
 from fastsiren.problems.sdf_figures import figures, network_mesh
@@ -19,6 +19,7 @@ from fastsiren.problems.sdf_pictures import shaded, slice_picture
 from fastsiren.problems.solids import SOLIDS
 from fastsiren.problems.surface import of_file, of_solid
 from fastsiren.render.isosurface import isosurface
+from fastsiren.tensorfile import TensorFile
 from stopped_runs import QUIET, goes_on_to_the_same_bits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -216,3 +217,51 @@ def test_a_package_that_is_missing_is_named(module, said, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == module else find(name))
     with pytest.raises(faults.UsageError, match=f"{said}, which is not installed.*data"):
         sdf.fit(Mesh(*ball()), options=QUIET, **SMALL)
+
+
+@pytest.fixture
+def checkpoint(coarse, tmp_path):
+    sdf.fit(ball(centre=(10, 20, 30), radius=4), out=tmp_path / "a", options=QUIET, **SMALL)
+    return tmp_path / "a" / "sine.safetensors"
+
+
+def test_a_checkpoint_is_rendered_to_a_mesh(checkpoint, tmp_path, capsys):
+    assert cli.main(["render", str(checkpoint), "-o", str(tmp_path / "b.ply"), "--resolution", "30"]) == 0
+    assert "triangles" in capsys.readouterr().out
+    found = meshes.read(tmp_path / "b.ply")
+    assert found.is_watertight() and np.abs(found.vertices - [10, 20, 30]).max() < 5
+    assert cli.main(["render", str(checkpoint), "-o", str(tmp_path / "b.obj"), "--quiet"]) == 0
+    np.testing.assert_array_equal(meshes.read(tmp_path / "b.obj").faces, meshes.read(tmp_path / "a" / "sine.ply").faces)
+    assert cli.main(["render", str(checkpoint), "-o", str(tmp_path / "b.npy"), "--resolution", "9", "--quiet"]) == 0
+    assert np.load(tmp_path / "b.npy").shape == (9, 9, 9, 1)
+    assert cli.main(["info", str(checkpoint)]) == 0
+    assert "wide around 10, 20, 30" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["b.png"], 2, "a png holds no shape; use ply, obj or npy"),
+        (["b.ply", "--scale", "2"], 2, "--scale makes no sense for a shape"),
+        (["b.ply", "--bits", "8"], 2, "without --quantity and --bits"),
+        (["b.ply", "--resolution", "4"], 2, "8 or more"),
+        (["a/sine.ply"], 1, "exists already"),
+    ],
+    ids=lambda part: " ".join(part) if isinstance(part, list) else "",
+)
+def test_what_a_shape_has_not_is_refused(words, code, said, checkpoint, tmp_path, capsys):
+    try:
+        left = cli.main(["render", str(checkpoint), "-o", str(tmp_path / words[0]), *words[1:]])
+    except SystemExit as leaving:
+        left = leaving.code
+    assert left == code and said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "change", [{"scale": 0.0}, {"scale": 1}, {"shift": [0.0, 0.0]}, {"shift": ["0", 0.0, 0.0]}], ids=str
+)
+def test_descriptions_are_those_a_training_writes(change, checkpoint, tmp_path):
+    description, tensors = tensorfile.read(checkpoint)
+    tensorfile.write(tmp_path / "b", TensorFile({**description, "shape": {**description["shape"], **change}}, tensors))
+    with pytest.raises(faults.InputError, match="describes a shape that its network does not fit"):
+        contents.load(tmp_path / "b")

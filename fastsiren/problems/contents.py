@@ -1,4 +1,4 @@
-"""What a checkpoint holds, a picture, a clip or a sound: how it is rendered and described."""
+"""What a checkpoint holds, a picture, a clip, a sound or a shape: how it is rendered and described."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from ..faults import InputError, UsageError
 from ..fit import checkpoint as checkpoints
 from ..fit.checkpoint import Checkpoint
 from ..grids import Grid
+from ..meshes import Mesh
 from ..png import MAX_SIDE
 from ..render import FORMATS
-from ..render.outputs import CLIP_FORMATS, PICTURE_FORMATS, SOUND_FORMATS
-from . import audio, described, image, video
+from ..render.outputs import CLIP_FORMATS, MESH_FORMATS, PICTURE_FORMATS, SOUND_FORMATS
+from . import audio, described, image, sdf, video
 from .described import fits
+from .sdf_figures import network_mesh
 
 __all__ = ["Asked", "Content", "find", "load"]
 
@@ -39,6 +41,8 @@ class Asked(NamedTuple):
     """Frames or samples per second."""
     at: float | None = None
     """Seconds from the beginning: one frame of a clip."""
+    resolution: int | None = None
+    """Grid points of a shape along each axis."""
 
 
 class Content(ABC):
@@ -49,7 +53,7 @@ class Content(ABC):
     """
 
     title: ClassVar[str]
-    merit: ClassVar[str]
+    merit: str
     ignores: ClassVar[tuple[str, ...]]
     """What nobody can ask of it."""
 
@@ -67,6 +71,14 @@ class Content(ABC):
     @abstractmethod
     def options(self, asked: Asked) -> dict[str, Any]:
         """What `render_file` needs to know beyond the grid."""
+
+    def mesh(self, asked: Asked, *, progress: bool) -> Mesh:
+        """Its surface.
+
+        Raises:
+            UsageError: It has none.
+        """
+        raise UsageError(f"a {asked.kind} holds a mesh, which a {self.title} has not; use another format")
 
     def shown(self, grid: Grid) -> str:
         """The size of a grid, for people."""
@@ -94,15 +106,19 @@ class Content(ABC):
         return [
             (self.title, self.size()),
             ("training", f"{training}, lr {settings['lr']:g}"),
-            (self.merit, "not measured yet" if figure is None else f"{figure:.2f} dB"),
+            (self.merit, "not measured yet" if figure is None else self.figure(figure)),
         ]
+
+    def figure(self, value: float) -> str:
+        """Its figure of merit, for people."""
+        return f"{value:.2f} dB"
 
 
 class PictureContent(Content):
     """A picture by its pixels."""
 
     title, merit = "picture", "PSNR"
-    ignores = ("frames", "rate", "at")
+    ignores = ("frames", "rate", "at", "resolution")
 
     def grid(self, asked: Asked) -> Grid:
         """Rows and columns."""
@@ -124,7 +140,7 @@ class ClipContent(Content):
     """A clip by its voxels."""
 
     title, merit = "clip", "PSNR"
-    ignores = ()
+    ignores = ("resolution",)
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__(checkpoint)
@@ -133,6 +149,7 @@ class ClipContent(Content):
 
     def check(self, asked: Asked) -> None:
         """One frame is asked for by its time, and has neither number nor rate."""
+        super().check(asked)
         if asked.at is None and asked.kind in PICTURE_FORMATS:
             raise UsageError(
                 f"a {asked.kind} shows one frame of a clip; say which with --at SECONDS, or use mp4 or npy"
@@ -174,7 +191,7 @@ class SoundContent(Content):
     """A sound by its samples."""
 
     title, merit = "sound", "SNR"
-    ignores = ("size", "scale", "frames", "at")
+    ignores = ("size", "scale", "frames", "at", "resolution")
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__(checkpoint)
@@ -214,6 +231,57 @@ class SoundContent(Content):
         return f"{seconds:.2f} s at {sound['rate']:,} Hz, {sound['samples']:,} samples, channels: {sound['channels']}"
 
 
+class ShapeContent(Content):
+    """A shape by its signed distance."""
+
+    title, merit = "shape", "IoU"
+    ignores = ("size", "scale", "frames", "rate", "at")
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__(checkpoint)
+        self._place = checkpoint.description["shape"]
+        # Where nobody knows what is inside there is none.
+        self.merit = "IoU" if "IoU" in self.description["figures"] else "Chamfer"
+
+    def check(self, asked: Asked) -> None:
+        """Shapes go to meshes, and their values to arrays."""
+        super().check(asked)
+        if asked.kind not in (*MESH_FORMATS, "npy"):
+            raise UsageError(f"a {asked.kind} holds no shape; use {', '.join(MESH_FORMATS)} or npy")
+
+    def grid(self, asked: Asked) -> Grid:
+        """All of the box, the first coordinate slowest."""
+        return Grid.over((self._resolution(asked),) * 3)
+
+    def options(self, asked: Asked) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def mesh(self, asked: Asked, *, progress: bool) -> Mesh:
+        """The zero level in the coordinates of the file, with the gradients as normals.
+
+        Raises:
+            InputError: There is none.
+        """
+        mesh = network_mesh(self.net, self._resolution(asked), progress=progress)
+        if not len(mesh.faces):
+            raise InputError("the network is zero nowhere: there is no surface; train it longer")
+        return mesh._replace(vertices=(mesh.vertices - self._place["shift"]) / self._place["scale"])
+
+    def _resolution(self, asked: Asked) -> int:
+        return int(asked.resolution or self.description["settings"]["resolution"])
+
+    def size(self) -> str:
+        """Its place in the coordinates of the file."""
+        scale = self._place["scale"]
+        middle = ", ".join(f"{-each / scale:.4g}" for each in self._place["shift"])
+        return f"in a box {2 / scale:.4g} wide around {middle}"
+
+    def figure(self, value: float) -> str:
+        """Without a unit."""
+        return f"{value:.4g}"
+
+
 def _shape(asked: Asked, original: tuple[int, int], *, even: bool = False) -> tuple[int, int]:
     """(rows, columns) that are asked for."""
     if asked.scale is None:
@@ -250,10 +318,22 @@ def _is_sound(checkpoint: Checkpoint) -> bool:
     )
 
 
+def _is_shape(checkpoint: Checkpoint) -> bool:
+    place = checkpoint.description["shape"]
+    numbers = [place["scale"], *place["shift"]]
+    return (
+        fits(checkpoint, sdf.Settings, "IoU", 3, 1)
+        and len(numbers) == 4
+        and all(type(each) is float and math.isfinite(each) for each in numbers)
+        and place["scale"] > 0
+    )
+
+
 _CONTENTS: dict[str, tuple[type[Content], Callable[[Checkpoint], bool]]] = {
     "image": (PictureContent, image.is_fitted),
     "video": (ClipContent, _is_clip),
     "audio": (SoundContent, _is_sound),
+    "sdf": (ShapeContent, _is_shape),
 }
 
 
@@ -280,5 +360,7 @@ def load(path: str | os.PathLike[str]) -> Content:
     checkpoint = checkpoints.load(path)
     found = find(path, checkpoint)
     if found is None:
-        raise InputError(f"{path} holds a {checkpoint.description.get('problem')!r}, not an image, a video or an audio")
+        raise InputError(
+            f"{path} holds a {checkpoint.description.get('problem')!r}, not an image, a video, an audio or an sdf"
+        )
     return found

@@ -18,6 +18,7 @@ from .picture import painter, quantise
 from .sinks import (
     CLIP_FORMATS,
     FORMATS,
+    MESH_FORMATS,
     PICTURE_FORMATS,
     RAW_FORMATS,
     SOUND_FORMATS,
@@ -30,7 +31,7 @@ from .sinks import (
 )
 from .tiles import tiles
 
-__all__ = ["CLIP_FORMATS", "FORMATS", "PICTURE_FORMATS", "SOUND_FORMATS", "Output", "output"]
+__all__ = ["CLIP_FORMATS", "FORMATS", "MESH_FORMATS", "PICTURE_FORMATS", "SOUND_FORMATS", "Output", "output"]
 
 _PREVIEW = 128
 _FRAMES_PER_SECOND = Fraction(25)
@@ -62,6 +63,8 @@ def output(decoder: Decoder, kind: str, *, bits: int | None, rate: Fraction | No
     """
     if kind not in FORMATS:
         raise UsageError(f"unknown format {kind!r}; use one of {', '.join(FORMATS)}")
+    if kind in MESH_FORMATS:
+        raise UsageError(f"{kind} files hold meshes, no grids; fastsiren.render.isosurface makes a mesh, or use npy")
     if decoder.grid.numel == 0:
         raise UsageError(f"nothing to render: the size {decoder.grid.shape} has no points; give at least 1x1")
     if kind in RAW_FORMATS:

@@ -14,6 +14,7 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
+from .. import meshes
 from ..clips import ClipWriter
 from ..faults import NoSpaceError, UsageError, from_os_error, is_no_space
 from ..png import MAX_SIDE, PngWriter
@@ -24,6 +25,7 @@ from .tiff import tiff_header
 __all__ = [
     "CLIP_FORMATS",
     "FORMATS",
+    "MESH_FORMATS",
     "PICTURE_FORMATS",
     "RAW_FORMATS",
     "SOUND_FORMATS",
@@ -38,6 +40,7 @@ __all__ = [
 RAW_FORMATS = ("npy",)
 CLIP_FORMATS = ("mp4",)
 SOUND_FORMATS = ("wav",)
+MESH_FORMATS = meshes.FORMATS
 _DEPTHS: dict[str, tuple[int, ...]] = {
     "png": (8, 16),
     "tiff": (8, 16),
@@ -49,7 +52,7 @@ _DEPTHS: dict[str, tuple[int, ...]] = {
 _ALPHA = ("png", "tiff", "webp")
 _LONGEST_SIDE = {"jpg": 65500, "webp": 16383, "gif": 65535, "png": MAX_SIDE, "tiff": 2**32 - 1, "bmp": 2**31 - 1}
 PICTURE_FORMATS = tuple(_DEPTHS)
-FORMATS = (*PICTURE_FORMATS, *CLIP_FORMATS, *SOUND_FORMATS, *RAW_FORMATS)
+FORMATS = (*PICTURE_FORMATS, *CLIP_FORMATS, *SOUND_FORMATS, *RAW_FORMATS, *MESH_FORMATS)
 # A whole picture in memory, for the formats that cannot be written in pieces.
 _LARGEST_BUFFER = 2**31
 
