@@ -246,7 +246,7 @@ def _add_render(commands: Commands) -> None:
     text = "Render a fitted picture, clip, sound or shape at any size and rate."
     parser = commands.add_parser("render", help="render a fitted picture, clip, sound or shape", description=text)
     parser.add_argument(
-        "checkpoint", help="file written by fastsiren fit, or by fastsiren solve image, video, audio or sdf"
+        "checkpoint", help="file of fastsiren fit, or of solve image, video, audio, sdf or compress (.siren)"
     )
     parser.add_argument("-o", "--out", required=True, metavar="FILE", help="file to write; - is standard output")
     add = parser.add_argument
@@ -282,7 +282,7 @@ def _add_solve(commands: Commands) -> None:
 def _add_info(commands: Commands) -> None:
     text = "Show versions, backends and threads, or what a checkpoint holds."
     parser = commands.add_parser("info", help="show versions and backends, or a checkpoint", description=text)
-    parser.add_argument("file", nargs="?", help="a checkpoint")
+    parser.add_argument("file", nargs="?", help="a checkpoint or a .siren file")
     _add_common(parser)
 
 

@@ -1,4 +1,4 @@
-"""The command `fastsiren info`: what runs on this machine, or what a checkpoint holds."""
+"""The command `fastsiren info`: what runs on this machine, or what a checkpoint or a .siren file holds."""
 
 from __future__ import annotations
 
@@ -36,22 +36,27 @@ def machine() -> str:
 
 
 def checkpoint(path: str | os.PathLike[str]) -> str:
-    """Architecture, origin and quality of a checkpoint whose checksum holds."""
-    found = checkpoints.load(path)
-    net, description, state = found
-    content = contents.find(path, found)
-    network = description["network"]
-    sizes = [network["in_features"], *[network["hidden_features"]] * (network["hidden_layers"] + 1)]
+    """Architecture, origin and quality of a checkpoint or a .siren file whose checksum holds."""
+    if contents.is_compressed(path):
+        content = contents.load(path)
+        net, facts = content.net, content.facts()
+        origin, checksum, kept = "", "CRC-32 ok", "network only, rounded"
+    else:
+        net, description, state = found = checkpoints.load(path)
+        rendered = contents.find(path, found)
+        facts = rendered.facts() if rendered else []
+        origin, checksum = f", written by fastsiren {description['version']}", "SHA-256 ok"
+        kept = "network and optimiser: --resume goes on" if state else "network only"
+    sizes = [net.in_features, *[net.hidden_features] * (net.hidden_layers + 1), net.out_features]
     count = sum(p.numel() for p in net.parameters())
-    kept = "network and optimiser: --resume goes on" if state else "network only"
     lines = [
-        _line("file", f"{path}, {os.path.getsize(path):,} bytes, written by fastsiren {description['version']}"),
-        _line("checksum", "SHA-256 ok"),
-        _line("network", f"{' -> '.join(map(str, [*sizes, network['out_features']]))}, {count:,} parameters"),
-        _line("omega", f"first {network['first_omega_0']:g}, hidden {network['hidden_omega_0']:g}"),
-        _line("contents", kept),
+        ("file", f"{path}, {os.path.getsize(path):,} bytes{origin}"),
+        ("checksum", checksum),
+        ("network", f"{' -> '.join(map(str, sizes))}, {count:,} parameters"),
+        ("omega", f"first {net.first_omega_0:g}, hidden {net.hidden_omega_0:g}"),
+        ("contents", kept),
     ]
-    return "\n".join(lines + [_line(name, text) for name, text in (content.facts() if content else [])])
+    return "\n".join(_line(name, text) for name, text in [*lines, *facts])
 
 
 def _line(name: str, value: str) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..siren import Siren
+from ..stopping import Stop
 from .loop import decay
 from .settings import Settings
 
@@ -81,6 +82,16 @@ class Problem(ABC):
     def identity(self) -> dict[str, Any]:
         """What tells these data from others, plain JSON values: a checkpoint goes on with the same ones only."""
         return {}
+
+    def finished(self, net: nn.Module, stop: Stop, *, progress: bool = False) -> nn.Module:
+        """What is measured and shown of a network once it is trained; a checkpoint keeps the network itself.
+
+        Args:
+            net: The trained network; it stays as it is.
+            stop: Asks for an early end; the result then does not count.
+            progress: Show progress on standard error.
+        """
+        return net
 
     @abstractmethod
     def measure(self, net: nn.Module) -> dict[str, float]:

@@ -48,6 +48,8 @@ class Trained(NamedTuple):
     """A network that was trained."""
 
     net: nn.Module
+    finished: nn.Module
+    """What the problem makes of it: the network itself unless it says otherwise."""
     figures: dict[str, float]
     """As the problem measures them."""
     curve: Curve
@@ -156,9 +158,10 @@ class _Session:
             self._save(compact=False)
             raise
         seconds = time.monotonic() - begun
-        self.figures = self.problem.measure(self.net)
+        made = self.net if stop else self.problem.finished(self.net, stop, progress=self.options.progress)
+        self.figures = self.problem.measure(made)
         self._save(compact=self.options.compact and not stop)
-        return Trained(self.net, self.figures, self.curve, self.trainer.step, seconds, stop.exit_code)
+        return Trained(self.net, made, self.figures, self.curve, self.trainer.step, seconds, stop.exit_code)
 
     def _after(self, step: Step, shown: Progress) -> bool:
         """Show, log and save after a step; True when the target is reached."""

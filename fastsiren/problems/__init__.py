@@ -24,6 +24,7 @@ EXPERIMENTS = {
     "video": ("video", "VideoExperiment", "a clip from its voxels; --compare shows other activations"),
     "prior": ("prior", "PriorExperiment", "a space of images: the rest of one from a few of its pixels"),
     "sdf": ("sdf", "Sdf", "the signed distance of a shape, from points with normals or a mesh"),
+    "compress": ("compress", "Compress", "a photograph as a network in a file of a few kilobytes, beside JPEG"),
     "poisson-edit": ("poisson_edit", "PoissonEdit", "a part of one picture moved seamlessly into another"),
     "poisson": ("equations", "Poisson", "Poisson's equation on a square"),
     "eikonal": ("equations", "Eikonal", "the distance to two circles from points with normals"),

@@ -1,4 +1,4 @@
-"""What a checkpoint holds, a picture, a clip, a sound or a shape: how it is rendered and described."""
+"""What a file holds, a picture, a clip, a sound or a shape: how it is rendered and described."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, ClassVar, NamedTuple
 
+from .. import sirenfile
 from ..faults import InputError, UsageError
 from ..fit import checkpoint as checkpoints
 from ..fit.checkpoint import Checkpoint
@@ -17,11 +18,12 @@ from ..meshes import Mesh
 from ..png import MAX_SIDE
 from ..render import FORMATS
 from ..render.outputs import CLIP_FORMATS, MESH_FORMATS, PICTURE_FORMATS, SOUND_FORMATS
+from ..sirenfile import SirenFile
 from . import audio, described, image, sdf, video
 from .described import fits
 from .sdf_figures import network_mesh
 
-__all__ = ["Asked", "Content", "find", "load"]
+__all__ = ["Asked", "Content", "find", "is_compressed", "load"]
 
 _LONGEST = 2**31
 
@@ -134,6 +136,25 @@ class PictureContent(Content):
         picture = self.description["image"]
         kind = {1: "grey", 2: "grey and alpha", 3: "RGB", 4: "RGBA"}[picture["channels"]]
         return f"{picture['width']}x{picture['height']} {kind}, {picture['bits']} bits per channel"
+
+
+class CompressedContent(PictureContent):
+    """A picture in a .siren file of some bytes."""
+
+    def __init__(self, file: SirenFile, size: int) -> None:
+        self._file, self._bytes = file, size
+        image = {"width": file.width, "height": file.height, "channels": file.net.out_features, "bits": file.bits}
+        super().__init__(Checkpoint(file.net, {"image": image}, {}))
+
+    def grid(self, asked: Asked) -> Grid:
+        """Rows and columns, at the coordinates of the file."""
+        return self._file.grid(_shape(asked, (self._file.height, self._file.width)))
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Its size, and what the file takes."""
+        kept = "halves" if self._file.exponents is None else "multiples of a step per tensor, entropy-coded"
+        rate = 8 * self._bytes / (self._file.height * self._file.width)
+        return [(self.title, self.size()), ("parameters", kept), ("rate", f"{rate:.4f} bits per pixel")]
 
 
 class ClipContent(Content):
@@ -351,12 +372,19 @@ def find(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Content | None
     return kind(checkpoint)
 
 
+def is_compressed(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is one of `fastsiren.sirenfile`, by its extension."""
+    return os.fspath(path).lower().endswith(".siren")
+
+
 def load(path: str | os.PathLike[str]) -> Content:
-    """Read what a checkpoint holds.
+    """Read what a checkpoint or a .siren file holds.
 
     Raises:
         InputError: The file is missing or damaged, or holds something that cannot be rendered.
     """
+    if is_compressed(path):
+        return CompressedContent(sirenfile.read(path), os.path.getsize(path))
     checkpoint = checkpoints.load(path)
     found = find(path, checkpoint)
     if found is None:
