@@ -167,6 +167,8 @@ def test_a_shaded_mesh_is_light_where_it_faces_the_light_and_dark_around_it():
     mesh = network_mesh(Exact(0.8), 40)
     pixels = np.asarray(shaded(mesh, 60)).astype(int)
     assert (pixels[0, 0] == (18, 20, 24)).all() and pixels[20, 24].sum() > 2 * pixels[44, 36].sum() > 200
+    flat = np.asarray(shaded(mesh._replace(normals=None), 60)).astype(int)
+    assert abs(flat - pixels).mean() < 6
     # Seen from inside it is blue.
     inner = np.asarray(shaded(mesh._replace(normals=-mesh.normals), 60)).astype(int)
     assert pixels[30, 30, 0] > pixels[30, 30, 2] and inner[30, 30, 0] < inner[30, 30, 2]

@@ -32,7 +32,7 @@ def shaded(mesh: Mesh, side: int = 480) -> Image.Image:
     """A mesh as seen from above and one side; the inner side of a surface is blue.
 
     Args:
-        mesh: In [-1, 1]^3, with normals.
+        mesh: In [-1, 1]^3; triangles are flat where it has no normals.
         side: Pixels along each side of the picture.
     """
     wide = side * _SUPER
@@ -45,10 +45,13 @@ def shaded(mesh: Mesh, side: int = 480) -> Image.Image:
     order = np.lexsort((-found.depth, found.ray))
     ray, first = np.unique(found.ray[order], return_index=True)
     face, share = found.face[order][first], found.share[order][first]
-    normals = mesh.vertices if mesh.normals is None else mesh.normals
-    normal = (share[..., None] * normals[mesh.faces[face]]).sum(1) @ _view().T
+    if mesh.normals is None:
+        a, b, c = mesh.corners()[face].swapaxes(0, 1)
+        normal = np.cross(b - a, c - a)
+    else:
+        normal = (share[..., None] * mesh.normals[mesh.faces[face]]).sum(1)
     pixels = np.tile(np.array(PAPER) / 255, (wide * wide, 1))
-    pixels[ray] = _lit(normal / np.linalg.norm(normal, axis=1, keepdims=True).clip(1e-9))
+    pixels[ray] = _lit(normal @ _view().T / np.linalg.norm(normal, axis=1, keepdims=True).clip(1e-9))
     small = pixels.reshape(side, _SUPER, side, _SUPER, 3).mean((1, 3))
     return Image.fromarray((small * 255).round().astype(np.uint8))
 
