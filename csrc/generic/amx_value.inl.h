@@ -17,9 +17,11 @@ INLINE void first_digits(const Packed<float>& net, const TileArray<Lane>& x, con
   for (int64_t g = 0; g < x.groups; g++)
     for (int64_t f = 0; f < net.width[0]; f += 4) {
       __m512i d[4];
-      for (int64_t i = 0; i < 4; i++)
-        d[i] = f + i < net.width[0] ? sine_digits(first_phase<Lane>(net, f + i, x.at(0, g)), poison)
-                                    : _mm512_setzero_si512();
+      for (int64_t i = 0; i < 4; i++) {
+        float u[Lane::L];
+        if (f + i < net.width[0]) first_phase<Lane>(net, f + i, x.at(0, g), u);
+        d[i] = f + i < net.width[0] ? sine_digits(_mm512_loadu_ps(u), poison) : _mm512_setzero_si512();
+      }
       put_quad(d, out.at(0, g) + quad_at(f));
     }
 }

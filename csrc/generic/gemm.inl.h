@@ -97,7 +97,7 @@ INLINE void transpose_block(const typename V::T* plane, typename V::T* out) {
 
 // dW [M rows][W vectors] += sum over channels, groups and points of left [row][PT] * right [PT][W * L].
 template <class V, int M, int W>
-NOINLINE void outer_block(const Planes<typename V::T>& left, int64_t row, const typename V::T* RESTRICT right,
+NOINLINE void outer_block(Planes<typename V::T> left, int64_t row, const typename V::T* RESTRICT right,
                           int64_t channels, typename V::T* RESTRICT dW, int64_t stride) {
   typename V::R acc[M][W];
   UNROLL(8)
@@ -141,9 +141,10 @@ INLINE void outer_columns(const Planes<typename V::T>& left, int64_t rows, const
   for (int64_t c = 0; c < channels; c++)
     for (int64_t g = 0; g < right.groups; g++, t += PT<V> * W * V::L)
       transpose_block<V, W>(right.at(c, g) + column * PT<V>, t);
+  // Fewer columns leave registers for more rows.
+  constexpr int M = W == V::WV ? V::WM : V::MR;
   int64_t r = 0;
-  for (; r + V::WM <= rows; r += V::WM)
-    outer_block<V, V::WM, W>(left, r, transposed, channels, dW + r * stride + column, stride);
+  for (; r + M <= rows; r += M) outer_block<V, M, W>(left, r, transposed, channels, dW + r * stride + column, stride);
   for (; r + 2 <= rows; r += 2) outer_block<V, 2, W>(left, r, transposed, channels, dW + r * stride + column, stride);
   for (; r < rows; r++) outer_block<V, 1, W>(left, r, transposed, channels, dW + r * stride + column, stride);
 }

@@ -21,6 +21,7 @@ struct AnyCounts {
 template <class Call>
 INLINE void with_counts(const Shape& s, Call&& call) {
   if (s.K == 0 && s.R == 0) return call(Counts<0, 0>{});
+  if (s.K == 1 && s.R == 0) return call(Counts<1, 0>{});
   if (s.K == 2 && s.R == 1) return call(Counts<2, 1>{});
   if (s.K == 3 && s.R == 1) return call(Counts<3, 1>{});
   call(AnyCounts{});
@@ -57,8 +58,8 @@ INLINE typename V::R form_slope(const Shape& s, int64_t r, int64_t i, const type
 // adjoint needs: saved channel 0 is c, then p^k and q^r.
 template <class V, bool SAVE, class Count>
 NOINLINE void activate_counted(const Shape& s, const typename V::T* z, const typename V::T* bias, int64_t row,
-                               int64_t rows, const typename V::T* coef, const Planes<typename V::T>& out,
-                               const Planes<typename V::T>& saved, int64_t g) {
+                               int64_t rows, const typename V::T* coef, Planes<typename V::T> out,
+                               Planes<typename V::T> saved, int64_t g) {
   using T = typename V::T;
   constexpr int64_t ZC = V::MR * PT<V>;
   const int64_t K = Count::K(s), R = Count::R(s);
@@ -103,9 +104,8 @@ INLINE void activate(const Shape& s, const typename V::T* z, const typename V::T
 // when wanted.
 template <class V, class Count>
 NOINLINE void activate_bwd_counted(const Shape& s, const typename V::T* z, int64_t row, int64_t rows,
-                                   const typename V::T* coef, const Planes<typename V::T>& hidden,
-                                   const Planes<typename V::T>& saved, const Planes<typename V::T>& left,
-                                   typename V::T* M_bar, int64_t g) {
+                                   const typename V::T* coef, Planes<typename V::T> hidden, Planes<typename V::T> saved,
+                                   Planes<typename V::T> left, typename V::T* M_bar, int64_t g) {
   using T = typename V::T;
   constexpr int64_t ZC = V::MR * PT<V>;
   const int64_t step = saved.groups * saved.size, K = Count::K(s), R = Count::R(s);
@@ -157,28 +157,35 @@ INLINE void activate_bwd(const Shape& s, const typename V::T* z, int64_t row, in
   });
 }
 
-// The first layer: phases from coordinates, slopes from directions V (k, g) [D][PT], no second order yet.
+// Slopes of unit f of the first layer along K directions V (k, g) [D][PT], to out [1 + k][MR][PT]; no second order yet.
+template <class V>
+INLINE void first_slopes(const Packed<typename V::T>& net, const Shape& s, int64_t f, const TileArray<V>& directions,
+                         int64_t g, typename V::T* out) {
+  constexpr int64_t ZC = V::MR * PT<V>;
+  const int64_t D = net.D, K = s.K, R = s.R;
+  const typename V::T* weight = net.first_hi + f * D;
+  for (int64_t k = 0; k < K; k++)
+    for (int v = 0; v < V::NV; v++) {
+      typename V::R p = V::set(0);
+      for (int64_t a = 0; a < D; a++)
+        p = V::fma(V::set(weight[a]), V::load(directions.at(k, g) + (a * V::NV + v) * V::L), p);
+      V::store(out + (1 + k) * ZC + v * V::L, p);
+    }
+  for (int64_t r = 0; r < R; r++)
+    for (int v = 0; v < V::NV; v++) V::store(out + (1 + K + r) * ZC + v * V::L, V::set(0));
+}
+
+// The first layer: phases from coordinates, slopes from directions.
 template <class V, bool SAVE>
 void first_layer(const Packed<typename V::T>& net, const Shape& s, const TileArray<V>& x,
                  const TileArray<V>& directions, const TileArray<V>& coef, typename V::T* z,
                  const Planes<typename V::T>& out, const Planes<typename V::T>& saved) {
-  constexpr int64_t ZC = V::MR * PT<V>;
   for (int64_t row = 0; row < net.width[0]; row += V::MR) {
     const int64_t rows = net.width[0] - row < V::MR ? net.width[0] - row : V::MR;
     for (int64_t g = 0; g < x.groups; g++) {
       for (int64_t i = 0; i < rows; i++) {
-        for (int v = 0; v < V::NV; v++) {
-          typename V::T* zi = z + (i * V::NV + v) * V::L;
-          V::store(zi, first_phase<V>(net, row + i, x.at(0, g) + v * V::L));
-          for (int64_t k = 0; k < s.K; k++) {
-            typename V::R p = V::set(0);
-            for (int64_t a = 0; a < net.D; a++)
-              p = V::fma(V::set(net.first_hi[(row + i) * net.D + a]),
-                         V::load(directions.at(k, g) + (a * V::NV + v) * V::L), p);
-            V::store(zi + (1 + k) * ZC, p);
-          }
-          for (int64_t r = 0; r < s.R; r++) V::store(zi + (1 + s.K + r) * ZC, V::set(0));
-        }
+        first_phase<V>(net, row + i, x.at(0, g), z + i * PT<V>);
+        first_slopes<V>(net, s, row + i, directions, g, z + i * PT<V>);
       }
       activate<V, SAVE>(s, z, nullptr, row, rows, coef.at(0, g), out, saved, g);
     }
@@ -209,13 +216,18 @@ INLINE void output_layer_bwd(const Packed<typename V::T>& net, const TileArray<V
   for (int64_t c = 0; c < channels; c++) {
     const typename V::T *bars = bar.at(c, g), *weights = net.out_rows + row;
     typename V::T* out = z + c * V::MR * PT<V>;
-    for (int64_t i = 0; i < rows; i++)
-      for (int v = 0; v < V::NV; v++, out += V::L) {
-        typename V::R a = V::set(0);
-        for (int64_t q = 0; q < O; q++)
-          a = V::fma(V::set(weights[q * H + i]), V::load(bars + (q * V::NV + v) * V::L), a);
-        V::store(out, a);
+    for (int64_t i = 0; i < rows; i++, out += PT<V>) {
+      typename V::R a[V::NV];
+      UNROLL(8)
+      for (int v = 0; v < V::NV; v++) a[v] = V::set(0);
+      for (int64_t q = 0; q < O; q++) {
+        const typename V::R weight = V::set(weights[q * H + i]);
+        UNROLL(8)
+        for (int v = 0; v < V::NV; v++) a[v] = V::fma(weight, V::load(bars + (q * V::NV + v) * V::L), a[v]);
       }
+      UNROLL(8)
+      for (int v = 0; v < V::NV; v++) V::store(out + v * V::L, a[v]);
+    }
   }
 }
 

@@ -18,8 +18,8 @@ INLINE void with_combinations(const Shape& s, int64_t combinations, Call&& call)
 // (19) for the units of one panel: hessian (c) [pairs][PT] gets one sum of them, so that its chain is short.
 template <class V>
 NOINLINE void collect_hessian(const Shape& s, int64_t C, const typename V::T* z, int64_t row, int64_t rows,
-                              const Planes<typename V::T>& hidden, const Planes<typename V::T>& saved,
-                              const TileArray<V>& hessian, int64_t g) {
+                              Planes<typename V::T> hidden, Planes<typename V::T> saved, TileArray<V> hessian,
+                              int64_t g) {
   const int64_t step = saved.groups * saved.size;
   for (int64_t e = 0; e < C; e++)
     for (int64_t t = 0; t < s.n_terms; t++)
@@ -40,9 +40,8 @@ NOINLINE void collect_hessian(const Shape& s, int64_t C, const typename V::T* z,
 // (13) to (15): adjoints in z [C][MR][PT] to a and g, and (19) where a Hessian is wanted.
 template <class V, class Count>
 NOINLINE void gate_counted(const Shape& s, int64_t combinations, const typename V::T* z, int64_t row, int64_t rows,
-                           const Planes<typename V::T>& hidden, const Planes<typename V::T>& saved,
-                           const Planes<typename V::T>& adjoint, const Planes<typename V::T>& gated,
-                           const TileArray<V>* hessian, int64_t g) {
+                           Planes<typename V::T> hidden, Planes<typename V::T> saved, Planes<typename V::T> adjoint,
+                           Planes<typename V::T> gated, const TileArray<V>* hessian, int64_t g) {
   const int64_t C = Count::C(combinations);
   for (int64_t i = 0; i < rows; i++)
     for (int v = 0; v < V::NV; v++) {
@@ -71,9 +70,9 @@ INLINE void gate(const Shape& s, int64_t C, const typename V::T* z, int64_t row,
 // H_bar.
 template <class V, class Count>
 NOINLINE void gate_bwd_counted(const Shape& s, int64_t combinations, const typename V::T* z, int64_t row, int64_t rows,
-                               const Planes<typename V::T>& hidden, const Planes<typename V::T>& saved,
-                               const Planes<typename V::T>& early, const Planes<typename V::T>& adjoint,
-                               const TileArray<V>& coef, const Planes<typename V::T>& a_bar, int64_t g) {
+                               Planes<typename V::T> hidden, Planes<typename V::T> saved, Planes<typename V::T> early,
+                               Planes<typename V::T> adjoint, TileArray<V> coef, Planes<typename V::T> a_bar,
+                               int64_t g) {
   using T = typename V::T;
   const int64_t K = Count::K(s), C = Count::C(combinations);
   const int64_t step = saved.groups * saved.size;
@@ -112,9 +111,8 @@ INLINE void gate_bwd(const Shape& s, int64_t C, const typename V::T* z, int64_t 
 // (24), (25) on the way down: h_bar and t_bar in z [1 + K][MR][PT] to the cotangents of phases and slopes.
 template <class V, class Count>
 NOINLINE void descend_counted(const Shape& s, int64_t combinations, const typename V::T* z, int64_t row, int64_t rows,
-                              const Planes<typename V::T>& hidden, const Planes<typename V::T>& saved,
-                              const Planes<typename V::T>& early, const Planes<typename V::T>& adjoint,
-                              const TileArray<V>& coef, const Planes<typename V::T>& left, int64_t g) {
+                              Planes<typename V::T> hidden, Planes<typename V::T> saved, Planes<typename V::T> early,
+                              Planes<typename V::T> adjoint, TileArray<V> coef, Planes<typename V::T> left, int64_t g) {
   using T = typename V::T;
   const int64_t K = Count::K(s), C = Count::C(combinations);
   constexpr int64_t ZC = V::MR * PT<V>;

@@ -1,4 +1,4 @@
-// sin(pi u) and cos(pi u), u in half turns. r = u - k / 2 with k = rint(2 u) is exact, so the reduction costs no
+// sin(pi u) and cos(pi u), u in half turns. r = u - k / 2, u rounded to k / 2, is exact, so the reduction costs no
 // accuracy for any u. Near-minimax polynomials on |r| <= 1/4; the leading sine coefficient is pi in two parts. Error:
 // fp32 below 2 ulp (1e-7 absolute), fp64 below 2 ulp; tests/test_sine.py holds the bound. NaN and Inf give NaN, as
 // libm.
@@ -34,14 +34,15 @@ template <class V>
 INLINE Turn<V> turn(typename V::R u) {
   using P = Poly<typename V::T>;
   using R = typename V::R;
-  R k = V::round(V::add(u, u)), r = V::fnma(V::set(typename V::T(0.5)), k, u), r2 = V::mul(r, r);
+  R half = V::round_half(u), r = V::sub(u, half), r2 = V::mul(r, r);
   R p = V::set(P::sine[P::N - 1]), q = V::set(P::cosine[P::N - 1]);
   UNROLL(8)
   for (int i = P::N - 2; i >= 0; i--) {
     p = V::fma(p, r2, V::set(P::sine[i]));
     q = V::fma(q, r2, V::set(P::cosine[i]));
   }
-  return {V::fma(r, V::set(P::sine_hi), V::mul(r, p)), V::fma(q, r2, V::set(typename V::T(1))), V::quadrant(k)};
+  return {V::fma(r, V::set(P::sine_hi), V::mul(r, p)), V::fma(q, r2, V::set(typename V::T(1))),
+          V::quadrant(V::add(half, half))};
 }
 
 template <class V>

@@ -37,13 +37,16 @@ INLINE T grid_coordinate(const Grid& grid, int64_t D, int64_t n, int64_t axis) {
 // x [group][D][PT]
 template <class V>
 void load_points(const Points<typename V::T>& points, int64_t D, const Extent& e, const TileArray<V>& x) {
-  for (int64_t g = 0; g < x.groups; g++)
-    for (int64_t lane = 0; lane < PT<V>; lane++) {
-      int64_t n = e.index(g * PT<V> + lane);
-      for (int64_t i = 0; i < D; i++)
-        x.at(0, g)[i * PT<V> + lane] =
-            points.x ? points.x[n * D + i] : grid_coordinate<typename V::T>(*points.grid, D, n, i);
-    }
+  for (int64_t g = 0; g < x.groups; g++) {
+    const int64_t n = e.index(g * PT<V>), last = e.N - 1 - n;
+    typename V::T* RESTRICT out = x.at(0, g);
+    const typename V::T* RESTRICT rows = points.x ? points.x + n * D : nullptr;
+    for (int64_t i = 0; i < D; i++)
+      for (int64_t lane = 0; lane < PT<V>; lane++) {
+        const int64_t j = lane < last ? lane : last;
+        out[i * PT<V> + lane] = rows ? rows[j * D + i] : grid_coordinate<typename V::T>(*points.grid, D, n + j, i);
+      }
+  }
 }
 
 // Small arrays [channels][count], one for all points or one per point, into out (channel, group) [count][PT], times
@@ -103,19 +106,27 @@ void load_terms(const typename V::T* forms, bool per_point, int64_t R, int64_t K
     }
 }
 
-// Phase of unit f of the first layer, in half turns. Every product is reduced mod 2 before it is added, with the weight
-// as hi + lo, so that phases of thousands of turns keep full accuracy.
+// Phases [PT] of unit f of the first layer, in half turns, at one group of points. Every product is reduced by its
+// whole turns before it is added, with the weight as hi + lo, so that phases of thousands of turns keep full accuracy.
 template <class V>
-INLINE typename V::R first_phase(const Packed<typename V::T>& net, int64_t f, const typename V::T* x) {
-  typename V::R u = V::set(net.bias[0][f]);
-  for (int64_t i = 0; i < net.D; i++) {
-    typename V::R xi = V::load(x + i * PT<V>), hi = V::set(net.first_hi[f * net.D + i]),
-                  lo = V::set(net.first_lo[f * net.D + i]);
-    typename V::R whole = V::round(V::mul(V::mul(xi, hi), V::set(typename V::T(0.5))));
-    whole = V::add(whole, whole);
-    u = V::add(u, V::fma(xi, lo, V::fms_exact(xi, hi, whole)));
+INLINE void first_phase(const Packed<typename V::T>& net, int64_t f, const typename V::T* x, typename V::T* out) {
+  const int64_t D = net.D;
+  const typename V::T *hi = net.first_hi + f * D, *lo = net.first_lo + f * D;
+  // Turns on the way: halves of numbers are exact.
+  const typename V::R half = V::set(typename V::T(0.5)), bias = V::mul(half, V::set(net.bias[0][f]));
+  typename V::R phase[V::NV];
+  UNROLL(8)
+  for (int v = 0; v < V::NV; v++) phase[v] = bias;
+  for (int64_t i = 0; i < D; i++, x += PT<V>) {
+    const typename V::R high = V::mul(half, V::set(hi[i])), low = V::mul(half, V::set(lo[i]));
+    UNROLL(8)
+    for (int v = 0; v < V::NV; v++) {
+      const typename V::R xi = V::load(x + v * V::L), whole = V::round(V::mul(xi, high));
+      phase[v] = V::add(phase[v], V::fma(xi, low, V::fms_exact(xi, high, whole)));
+    }
   }
-  return u;
+  UNROLL(8)
+  for (int v = 0; v < V::NV; v++) V::store(out + v * V::L, V::add(phase[v], phase[v]));
 }
 
 // out [PT] = sum over rows f of weight[f * stride] * plane [f][PT], in chains of CHAIN.
@@ -144,26 +155,47 @@ struct LossTile {
   double first_scale, second_scale;
 };
 
+// Sum of `count` numbers, a power of two, in pairs; overwrites them.
+template <int64_t COUNT, class T>
+INLINE T pair_sum(T* a) {
+  for (int64_t n = COUNT / 2; n > 0; n /= 2)
+    for (int64_t i = 0; i < n; i++) a[i] += a[i + n];
+  return a[0];
+}
+
+// Squared residuals of one group: `found` [O][PT], times scale, against the targets.
+template <class V>
+NOINLINE double residual_loss(const Loss<typename V::T>& loss, const typename V::T* RESTRICT found, double scale,
+                              typename V::T* RESTRICT bar, int64_t O, int64_t n0, int64_t count) {
+  constexpr int64_t SUMS = 16;
+  const typename V::T *target = loss.target + n0 * O, *weight = loss.weight ? loss.weight + n0 : nullptr;
+  const double factor = loss.scale;
+  double sums[SUMS] = {};
+  for (int64_t q = 0; q < O; q++)
+    for (int64_t lane0 = 0; lane0 < count; lane0 += SUMS)
+      for (int64_t i = 0; i < SUMS && i < count - lane0; i++) {
+        const int64_t lane = lane0 + i, o = q * PT<V> + lane;
+        const double w = (weight ? weight[lane] : 1.0) * factor, r = found[o] * scale - target[lane * O + q];
+        bar[o] = static_cast<typename V::T>(2 * w * r * scale);
+        sums[i] += w * r * r;
+      }
+  return pair_sum<SUMS>(sums);
+}
+
 // The loss of one group and the cotangents of its outputs; returns the sum, unscaled cotangents being those of scale *
 // sum.
 template <class V>
 double tile_loss(const Loss<typename V::T>& loss, const LossTile<typename V::T>& t, int64_t D, int64_t O, int64_t n0,
                  int64_t count) {
   using T = typename V::T;
+  if (loss.kind == LossKind::value) return residual_loss<V>(loss, t.value, 1, t.value_bar, O, n0, count);
+  if (loss.kind == LossKind::laplacian)
+    return residual_loss<V>(loss, t.laplacian, t.second_scale, t.laplacian_bar, O, n0, count);
   double sum = 0;
   for (int64_t lane = 0; lane < count; lane++) {
     const int64_t n = n0 + lane;
     const double w = (loss.weight ? loss.weight[n] : 1.0) * loss.scale;
     for (int64_t q = 0; q < O; q++) {
-      const int64_t o = q * PT<V> + lane;
-      if (loss.kind == LossKind::value || loss.kind == LossKind::laplacian) {
-        const bool second = loss.kind == LossKind::laplacian;
-        const double scale = second ? t.second_scale : 1.0;
-        const double r = (second ? t.laplacian : t.value)[o] * scale - loss.target[n * O + q];
-        (second ? t.laplacian_bar : t.value_bar)[o] = static_cast<T>(2 * w * r * scale);
-        sum += w * r * r;
-        continue;
-      }
       double square = 0;
       for (int64_t i = 0; i < D; i++) {
         double j = t.jacobian[q * t.jq + i * t.ji + lane] * t.first_scale;
@@ -186,34 +218,50 @@ double tile_loss(const Loss<typename V::T>& loss, const LossTile<typename V::T>&
   return sum;
 }
 
+// The sums of the lanes of `rows` vectors, in pairs, to the front of the same array.
 template <class V>
-INLINE typename V::T lane_sum(const typename V::T* p) {
-  typename V::T half[V::L];
-  for (int i = 0; i < V::L; i++) half[i] = p[i];
-  for (int n = V::L / 2; n > 0; n /= 2)
-    for (int i = 0; i < n; i++) half[i] += half[i + n];
-  return half[0];
+NOINLINE void sum_lanes(typename V::T* lanes, int64_t rows) {
+  typename V::T columns[V::L * V::L];
+  int64_t row = 0;
+  for (; row + V::L <= rows; row += V::L) {
+    V::transpose(lanes + row * V::L, V::L, columns, V::L);
+    for (int n = V::L / 2; n > 0; n /= 2)
+      for (int i = 0; i < n; i++)
+        V::store(columns + i * V::L, V::add(V::load(columns + i * V::L), V::load(columns + (i + n) * V::L)));
+    V::store(lanes + row, V::load(columns));
+  }
+  for (; row < rows; row++) {
+    V::store(columns, V::load(lanes + row * V::L));
+    lanes[row] = pair_sum<V::L>(columns);
+  }
 }
 
-// `sum` plus a row of all groups, lane by lane; `step` from group to group.
+// sums [rows][L] += rows of all groups, lane by lane; `step` from group to group.
 template <class V>
-INLINE typename V::R add_row(const typename V::T* a, int64_t step, int64_t groups, typename V::R sum) {
-  for (int64_t g = 0; g < groups; g++, a += step) {
-    UNROLL(8)
-    for (int v = 0; v < V::NV; v++) sum = V::add(sum, V::load(a + v * V::L));
+NOINLINE void add_rows(const typename V::T* a, int64_t step, int64_t groups, int64_t rows, typename V::T* sums) {
+  for (int64_t f = 0; f < rows; f++, a += PT<V>, sums += V::L) {
+    typename V::R sum = V::load(sums);
+    for (int64_t g = 0; g < groups; g++) {
+      UNROLL(8)
+      for (int v = 0; v < V::NV; v++) sum = V::add(sum, V::load(a + g * step + v * V::L));
+    }
+    V::store(sums, sum);
   }
-  return sum;
 }
 
-// The same of the products of two rows.
+// The same of the products of rows of `a` with one row `b`; `sums_step` from sum to sum.
 template <class V>
-INLINE typename V::R add_products(const typename V::T* a, int64_t a_step, const typename V::T* b, int64_t b_step,
-                                  int64_t groups, typename V::R sum) {
-  for (int64_t g = 0; g < groups; g++, a += a_step, b += b_step) {
-    UNROLL(8)
-    for (int v = 0; v < V::NV; v++) sum = V::fma(V::load(a + v * V::L), V::load(b + v * V::L), sum);
+NOINLINE void add_products(const typename V::T* a, int64_t a_step, const typename V::T* b, int64_t b_step,
+                           int64_t groups, int64_t rows, typename V::T* sums, int64_t sums_step) {
+  for (int64_t f = 0; f < rows; f++, a += PT<V>, sums += sums_step) {
+    typename V::R sum = V::load(sums);
+    for (int64_t g = 0; g < groups; g++) {
+      UNROLL(8)
+      for (int v = 0; v < V::NV; v++)
+        sum = V::fma(V::load(a + g * a_step + v * V::L), V::load(b + g * b_step + v * V::L), sum);
+    }
+    V::store(sums, sum);
   }
-  return sum;
 }
 
 // One segment's sums: weight blocks straight in the segment's buffer, the rest in lanes until the segment ends.
@@ -250,23 +298,24 @@ struct Gradient {
   }
   void gather() {
     T *values = static_cast<T*>(sums.values), *b = bias;
-    const int64_t last = net->sines, H = net->width[last - 1];
-    for (int64_t l = 0; l < net->sines; l++)
-      for (int64_t f = 0; f < net->width[l]; f++, b += V::L) values[layout->bias[l] + f] = lane_sum<V>(b);
-    for (int64_t f = 0; f < net->width[0]; f++)
-      for (int64_t i = 0; i < net->D; i++)
-        values[layout->weight[0] + f * layout->stride[0] + i] = lane_sum<V>(first + (f * net->D + i) * V::L);
-    for (int64_t q = 0; q < net->O; q++)
-      for (int64_t f = 0; f < H; f++)
-        values[layout->weight[last] + q * layout->stride[last] + f] = lane_sum<V>(output + (q * H + f) * V::L);
+    const int64_t last = net->sines;
+    sum_lanes<V>(bias, total_width);
+    for (int64_t l = 0; l < last; b += net->width[l++])
+      std::memcpy(values + layout->bias[l], b, static_cast<size_t>(net->width[l]) * sizeof(T));
+    gather_weight(first, 0, net->width[0], net->D);
+    gather_weight(output, last, net->O, net->width[last - 1]);
+  }
+  void gather_weight(T* lanes, int64_t l, int64_t rows, int64_t columns) {
+    T* weight = static_cast<T*>(sums.values) + layout->weight[l];
+    sum_lanes<V>(lanes, rows * columns);
+    for (int64_t r = 0; r < rows; r++)
+      std::memcpy(weight + r * layout->stride[l], lanes + r * columns, static_cast<size_t>(columns) * sizeof(T));
   }
   // bias sums of sine layer l from channel 0 of its cotangents
   void add_bias(int64_t l, const Planes<T>& left) {
     T* b = bias;
     for (int64_t i = 0; i < l; i++) b += net->width[i] * V::L;
-    const T* row = left.at(0, 0);
-    const int64_t width = net->width[l], step = left.size, groups = left.groups;
-    for (int64_t f = 0; f < width; f++, b += V::L, row += PT<V>) V::store(b, add_row<V>(row, step, groups, V::load(b)));
+    add_rows<V>(left.at(0, 0), left.size, left.groups, net->width[l], b);
   }
   void add_weight(int64_t l, const Planes<T>& left, const Planes<T>& right, int64_t channels) {
     weight_grad<V>(left, net->width[l], right, net->width[l - 1], channels, transposed,
@@ -274,27 +323,26 @@ struct Gradient {
   }
   // first-layer sums: left (channel) [H0][PT] times right (right_channel) [D][PT]
   void add_first(const Planes<T>& left, int64_t channel, const Planes<T>& right, int64_t right_channel) {
-    const T *a = left.at(channel, 0), *b = right.at(right_channel, 0);
-    const int64_t width = net->width[0], D = net->D, a_step = left.size, b_step = right.size, groups = left.groups;
-    T* d = first;
-    for (int64_t f = 0; f < width; f++, a += PT<V>)
-      for (int64_t i = 0; i < D; i++, d += V::L)
-        V::store(d, add_products<V>(a, a_step, b + i * PT<V>, b_step, groups, V::load(d)));
+    const int64_t D = net->D;
+    for (int64_t i = 0; i < D; i++)
+      add_products<V>(left.at(channel, 0), left.size, right.at(right_channel, 0) + i * PT<V>, right.size, left.groups,
+                      net->width[0], first + i * V::L, D * V::L);
   }
   // output sums: coefficient [.][PT] of output q (channel c of `left`) times hidden channel c of `right`
   void add_output(const Planes<T>& left, const Planes<T>& right, int64_t channels) {
     // Channels follow one another as groups do.
-    const int64_t H = net->width[net->sines - 1], O = net->O, groups = channels * left.groups;
-    const int64_t a_step = left.size, b_step = right.size;
-    const T *a = left.at(0, 0), *b = right.at(0, 0);
-    T* d = output;
-    for (int64_t q = 0; q < O; q++)
-      for (int64_t f = 0; f < H; f++, d += V::L)
-        V::store(d, add_products<V>(a + q * PT<V>, a_step, b + f * PT<V>, b_step, groups, V::load(d)));
+    const int64_t H = net->width[net->sines - 1];
+    for (int64_t q = 0; q < net->O; q++)
+      add_products<V>(right.at(0, 0), right.size, left.at(0, 0) + q * PT<V>, left.size, channels * left.groups, H,
+                      output + q * H * V::L, V::L);
   }
   void add_output_bias(const Planes<T>& left) {
-    for (int64_t q = 0; q < net->O; q++)
+    for (int64_t q = 0; q < net->O; q++) {
+      double lanes[V::L] = {};
       for (int64_t g = 0; g < left.groups; g++)
-        for (int lane = 0; lane < PT<V>; lane++) sums.doubles[1 + q] += left.at(0, g)[q * PT<V> + lane];
+        for (int v = 0; v < V::NV; v++)
+          for (int i = 0; i < V::L; i++) lanes[i] += left.at(0, g)[q * PT<V> + v * V::L + i];
+      sums.doubles[1 + q] += pair_sum<V::L>(lanes);
+    }
   }
 };

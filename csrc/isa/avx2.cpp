@@ -21,12 +21,14 @@ struct Float {
   static inline void store(T* p, R a) { _mm256_storeu_ps(p, a); }
   static inline R set(T a) { return _mm256_set1_ps(a); }
   static inline R add(R a, R b) { return _mm256_add_ps(a, b); }
+  static inline R sub(R a, R b) { return _mm256_sub_ps(a, b); }
   static inline R mul(R a, R b) { return _mm256_mul_ps(a, b); }
   static inline R fma(R a, R b, R c) { return _mm256_fmadd_ps(a, b, c); }
   static inline R fms(R a, R b, R c) { return _mm256_fmsub_ps(a, b, c); }
   static inline R fnma(R a, R b, R c) { return _mm256_fnmadd_ps(a, b, c); }
   static inline R fms_exact(R a, R b, R c) { return fms(a, b, c); }
   static inline R round(R a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  static inline R round_half(R a) { return mul(set(0.5f), round(add(a, a))); }
   static inline I quadrant(R k) { return _mm256_cvtps_epi32(k); }
   static inline I next(I q) { return _mm256_add_epi32(q, _mm256_set1_epi32(1)); }
   static inline R pick_odd(I q, R even, R odd) {
@@ -69,12 +71,14 @@ struct Double {
   static inline void store(T* p, R a) { _mm256_storeu_pd(p, a); }
   static inline R set(T a) { return _mm256_set1_pd(a); }
   static inline R add(R a, R b) { return _mm256_add_pd(a, b); }
+  static inline R sub(R a, R b) { return _mm256_sub_pd(a, b); }
   static inline R mul(R a, R b) { return _mm256_mul_pd(a, b); }
   static inline R fma(R a, R b, R c) { return _mm256_fmadd_pd(a, b, c); }
   static inline R fms(R a, R b, R c) { return _mm256_fmsub_pd(a, b, c); }
   static inline R fnma(R a, R b, R c) { return _mm256_fnmadd_pd(a, b, c); }
   static inline R fms_exact(R a, R b, R c) { return fms(a, b, c); }
   static inline R round(R a) { return _mm256_round_pd(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  static inline R round_half(R a) { return mul(set(0.5), round(add(a, a))); }
   // Only k mod 4 matters; taken off exactly, so that it fits 32 bits for any k.
   static inline I quadrant(R k) { return _mm256_cvtpd_epi32(fnma(set(4), round(mul(k, set(0.25))), k)); }
   static inline I next(I q) { return _mm_add_epi32(q, _mm_set1_epi32(1)); }

@@ -9,6 +9,7 @@
 
 #if !defined(__clang__)
 // The headers of GCC 12 leave a vector undefined on purpose and then warn about it.
+#pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 

@@ -9,20 +9,23 @@ struct Float {
   static inline void store(T* p, R a) { _mm512_storeu_ps(p, a); }
   static inline R set(T a) { return _mm512_set1_ps(a); }
   static inline R add(R a, R b) { return _mm512_add_ps(a, b); }
+  static inline R sub(R a, R b) { return _mm512_sub_ps(a, b); }
   static inline R mul(R a, R b) { return _mm512_mul_ps(a, b); }
   static inline R fma(R a, R b, R c) { return _mm512_fmadd_ps(a, b, c); }
   static inline R fms(R a, R b, R c) { return _mm512_fmsub_ps(a, b, c); }
   static inline R fnma(R a, R b, R c) { return _mm512_fnmadd_ps(a, b, c); }
   static inline R fms_exact(R a, R b, R c) { return fms(a, b, c); }
   static inline R round(R a) { return _mm512_roundscale_ps(a, 0); }
+  static inline R round_half(R a) { return _mm512_roundscale_ps(a, 0x10); }
   static inline I quadrant(R k) { return _mm512_cvtps_epi32(k); }
   static inline I next(I q) { return _mm512_add_epi32(q, _mm512_set1_epi32(1)); }
   static inline R pick_odd(I q, R even, R odd) {
     return _mm512_mask_blend_ps(_mm512_test_epi32_mask(q, _mm512_set1_epi32(1)), even, odd);
   }
   static inline R flip_if(R a, I q) {
-    I sign = _mm512_slli_epi32(_mm512_and_si512(q, _mm512_set1_epi32(2)), 30);
-    return _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(a), sign));
+    // a ^ (q << 30 & sign)
+    const I sign = _mm512_set1_epi32(INT32_MIN), shifted = _mm512_slli_epi32(q, 30);
+    return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_castps_si512(a), shifted, sign, 0x78));
   }
   // 16 rows of 16 floats, `step` apart, to 16 columns `out_step` apart
   static inline void transpose(const T* p, int64_t step, T* out, int64_t out_step) {
@@ -67,20 +70,22 @@ struct Double {
   static inline void store(T* p, R a) { _mm512_storeu_pd(p, a); }
   static inline R set(T a) { return _mm512_set1_pd(a); }
   static inline R add(R a, R b) { return _mm512_add_pd(a, b); }
+  static inline R sub(R a, R b) { return _mm512_sub_pd(a, b); }
   static inline R mul(R a, R b) { return _mm512_mul_pd(a, b); }
   static inline R fma(R a, R b, R c) { return _mm512_fmadd_pd(a, b, c); }
   static inline R fms(R a, R b, R c) { return _mm512_fmsub_pd(a, b, c); }
   static inline R fnma(R a, R b, R c) { return _mm512_fnmadd_pd(a, b, c); }
   static inline R fms_exact(R a, R b, R c) { return fms(a, b, c); }
   static inline R round(R a) { return _mm512_roundscale_pd(a, 0); }
+  static inline R round_half(R a) { return _mm512_roundscale_pd(a, 0x10); }
   static inline I quadrant(R k) { return _mm512_cvtpd_epi64(k); }
   static inline I next(I q) { return _mm512_add_epi64(q, _mm512_set1_epi64(1)); }
   static inline R pick_odd(I q, R even, R odd) {
     return _mm512_mask_blend_pd(_mm512_test_epi64_mask(q, _mm512_set1_epi64(1)), even, odd);
   }
   static inline R flip_if(R a, I q) {
-    I sign = _mm512_slli_epi64(_mm512_and_si512(q, _mm512_set1_epi64(2)), 62);
-    return _mm512_castsi512_pd(_mm512_xor_si512(_mm512_castpd_si512(a), sign));
+    const I sign = _mm512_set1_epi64(INT64_MIN), shifted = _mm512_slli_epi64(q, 62);
+    return _mm512_castsi512_pd(_mm512_ternarylogic_epi64(_mm512_castpd_si512(a), shifted, sign, 0x78));
   }
   static inline void transpose(const T* p, int64_t step, T* out, int64_t out_step) {
     for (int i = 0; i < L; i++)

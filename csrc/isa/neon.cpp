@@ -19,12 +19,14 @@ struct Float {
   static inline void store(T* p, R a) { vst1q_f32(p, a); }
   static inline R set(T a) { return vdupq_n_f32(a); }
   static inline R add(R a, R b) { return a + b; }
+  static inline R sub(R a, R b) { return a - b; }
   static inline R mul(R a, R b) { return a * b; }
   static inline R fma(R a, R b, R c) { return vfmaq_f32(c, a, b); }
   static inline R fms(R a, R b, R c) { return vfmaq_f32(-c, a, b); }
   static inline R fnma(R a, R b, R c) { return vfmsq_f32(c, a, b); }
   static inline R fms_exact(R a, R b, R c) { return fms(a, b, c); }
   static inline R round(R a) { return vrndnq_f32(a); }
+  static inline R round_half(R a) { return mul(set(0.5f), round(add(a, a))); }
   // The conversion saturates: take k mod 4 first, exactly.
   static inline I quadrant(R k) { return vcvtnq_s32_f32(fnma(set(4), round(mul(k, set(0.25f))), k)); }
   static inline I next(I q) { return q + vdupq_n_s32(1); }
@@ -49,12 +51,14 @@ struct Double {
   static inline void store(T* p, R a) { vst1q_f64(p, a); }
   static inline R set(T a) { return vdupq_n_f64(a); }
   static inline R add(R a, R b) { return a + b; }
+  static inline R sub(R a, R b) { return a - b; }
   static inline R mul(R a, R b) { return a * b; }
   static inline R fma(R a, R b, R c) { return vfmaq_f64(c, a, b); }
   static inline R fms(R a, R b, R c) { return vfmaq_f64(-c, a, b); }
   static inline R fnma(R a, R b, R c) { return vfmsq_f64(c, a, b); }
   static inline R fms_exact(R a, R b, R c) { return fms(a, b, c); }
   static inline R round(R a) { return vrndnq_f64(a); }
+  static inline R round_half(R a) { return mul(set(0.5), round(add(a, a))); }
   static inline I quadrant(R k) { return vcvtnq_s64_f64(fnma(set(4), round(mul(k, set(0.25))), k)); }
   static inline I next(I q) { return q + vdupq_n_s64(1); }
   static inline R pick_odd(I q, R even, R odd) {

@@ -17,6 +17,7 @@ struct Scalar {
   static inline void store(T* p, R a) { *p = a; }
   static inline R set(T a) { return a; }
   static inline R add(R a, R b) { return a + b; }
+  static inline R sub(R a, R b) { return a - b; }
   static inline R mul(R a, R b) { return a * b; }
   static inline R fma(R a, R b, R c) { return a * b + c; }
   static inline R fms(R a, R b, R c) { return a * b - c; }
@@ -24,6 +25,7 @@ struct Scalar {
   // A single rounding: the first layer takes whole turns off a product of thousands of turns.
   static inline R fms_exact(R a, R b, R c) { return std::fma(a, b, -c); }
   static inline R round(R a) { return std::nearbyint(a); }
+  static inline R round_half(R a) { return R(0.5) * round(a + a); }
   static inline I quadrant(R k) {
     R q = k - 4 * std::nearbyint(k * R(0.25));
     return q == q ? static_cast<int>(q) : 0;
