@@ -175,6 +175,24 @@ void jet_bwd(const NetArgs& net, const PassArgs& args, Address y_bar, Address fi
       threads);
 }
 
+// Second derivatives of the value: y_dot along the tangents V of x and `dots` of the parameters, of its product with
+// y_bar the gradients.
+template <class T>
+void value_bwdbwd(const NetArgs& net, const PassArgs& args, const NetArgs& dots, Address y_bar, Address y_dot,
+                  const GradArgs& grads, int threads) {
+  refuse_after_fork();
+  const auto& kernels = active_kernels<T>();
+  JetJob<T> job = args.jet<T>(net);
+  if (job.K != 1 || job.R != 0) throw std::invalid_argument("value_bwdbwd takes one direction and no form");
+  job.first = at<T>(y_dot), job.first_bar = at<const T>(y_bar), job.x_bar = at<T>(grads.x);
+  const SumTargets<T> sums = grads.sums<T>();
+  Stack<T> tangents = dots.build<T>();
+  for (Affine<T>& map : tangents.first) map.omega /= job.sigma;
+  run(Pass<T, JetJob<T>>{kernels, net.build<T>(), net.networks, job, args.points_shared, true,
+                         kernels.value_bwdbwd_bytes, kernels.value_bwdbwd, &sums, &tangents},
+      threads);
+}
+
 template <class T>
 void sandwich_fwd(const NetArgs& net, const PassArgs& args, Address y, Address jacobian, Address hessian, int threads) {
   refuse_after_fork();
@@ -237,6 +255,7 @@ template <class T>
 void define(py::module_& m, const std::string& suffix) {
   m.def(("jet_fwd" + suffix).c_str(), jet_fwd<T>);
   m.def(("jet_bwd" + suffix).c_str(), jet_bwd<T>);
+  m.def(("value_bwdbwd" + suffix).c_str(), value_bwdbwd<T>);
   m.def(("sandwich_fwd" + suffix).c_str(), sandwich_fwd<T>);
   m.def(("sandwich_bwd" + suffix).c_str(), sandwich_bwd<T>);
   m.def(("grid_fwd" + suffix).c_str(), grid_fwd<T>);

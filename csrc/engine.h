@@ -16,7 +16,7 @@ constexpr int64_t segment_points(int64_t N) {
 }
 
 // One affine map as nn.Linear holds it: W [out, in] row-major, b [out]. omega belongs to the sine that follows (1 for
-// the output layer).
+// the output layer); tangents of parameters have it over sigma.
 template <class T>
 struct Affine {
   const T* W;
@@ -37,7 +37,7 @@ struct Packed {
   const T* const* up;    // per sine layer >= 1: panels [ceil(H / MR)][in][MR] of omega / pi W
   const T* const* down;  // per sine layer >= 1: panels [ceil(in / MR)][H][MR] of its transpose; null for forward passes
   const T* out_W;        // panels of the output layer, [ceil(O / MO)][H][MO]
-  const T* out_rows;     // [O, H], as given
+  const T* out_rows;     // [O, H], the same by rows
   const T* out_b;        // [O]
   int64_t max_width;
   const void* extra;  // what the instruction set packed for itself (Kernels::pack_extra), or null
@@ -111,6 +111,8 @@ struct JetJob {
   T *x_bar, *V_bar, *M_bar;                 // [N, D], [N, K, D], [N, R, K, K]; null when not wanted
   bool parameters;                          // parameter gradients wanted
   GradientLayout layout;
+  // Tangents of the parameters over sigma, for value_bwdbwd; of the biases alone where first_hi is null.
+  const Packed<T>* dots;
 };
 
 // Engines A (K = 0) and TxA (kernels/README.md (13) to (27)): value, Jacobian of C combinations of outputs, and their
@@ -158,6 +160,8 @@ struct Kernels {
   void (*jet_fwd)(const JetJob<T>&, Schedule&, void* workspace);
   size_t (*jet_bwd_bytes)(const JetJob<T>&);
   void (*jet_bwd)(const JetJob<T>&, Schedule&, void* workspace);
+  size_t (*value_bwdbwd_bytes)(const JetJob<T>&);
+  void (*value_bwdbwd)(const JetJob<T>&, Schedule&, void* workspace);
   size_t (*sandwich_fwd_bytes)(const SandwichJob<T>&);
   void (*sandwich_fwd)(const SandwichJob<T>&, Schedule&, void* workspace);
   size_t (*sandwich_bwd_bytes)(const SandwichJob<T>&);

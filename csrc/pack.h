@@ -14,11 +14,15 @@ class PackedNet {
  public:
   // `down`: also the transposed panels that adjoint sweeps read.
   PackedNet(const Net<T>& net, const Kernels<T>& kernels, bool down, int threads);
+  // Tangents of the parameters of a network: biases are no phases and stay whole, and weights may all be null.
+  static PackedNet tangents(const Net<T>& net, const Kernels<T>& kernels, int threads);
   const Packed<T>& get() const { return packed_; }
 
  private:
+  PackedNet() = default;
+  void shape(const Net<T>& net);
   T* take(int64_t n);
-  void first(const Affine<T>& a);
+  void first(const Affine<T>& a, bool phases);
   void hidden(const Net<T>& net, const Kernels<T>& kernels, bool down, int threads);
   void output(const Affine<T>& a, int64_t MO);
   Packed<T> packed_;

@@ -93,6 +93,13 @@ void set_terms(JetJob<T>& job, std::vector<Term>& terms) {
 template <class T>
 void set_terms(SandwichJob<T>&, std::vector<Term>&) {}
 
+template <class T>
+void set_dots(JetJob<T>& job, const Packed<T>& dots) {
+  job.dots = &dots;
+}
+template <class T>
+void set_dots(SandwichJob<T>&, const Packed<T>&) {}
+
 // One pass over one or many networks.
 template <class T, class Job>
 struct Pass {
@@ -104,7 +111,8 @@ struct Pass {
   bool down;           // see PackedNet
   size_t (*bytes)(const Job&);
   void (*kernel)(const Job&, Schedule&, void* workspace);
-  const SumTargets<T>* sums;  // null for a forward pass
+  const SumTargets<T>* sums;       // null for a forward pass
+  const Stack<T>* dots = nullptr;  // tangents of the parameters, for value_bwdbwd
 };
 
 template <class T, class Job>
@@ -122,6 +130,10 @@ class PassTask final : public Task {
     move_job(job_, network * job_.N);
     if (pass.points_shared) job_.points.x = points;
     set_terms(job_, terms_);
+    if (pass.dots) {
+      dots_ = std::make_unique<PackedNet<T>>(PackedNet<T>::tangents(pass.dots->at(network), pass.kernels, threads));
+      set_dots(job_, dots_->get());
+    }
     int64_t block = BLOCK_POINTS;
     if (pass.sums) plan_sums(), block = segment_points(job_.N);
     schedule_ = std::make_unique<Schedule>((job_.N + block - 1) / block, watch, tree_.get());
@@ -155,6 +167,7 @@ class PassTask final : public Task {
   const int64_t network_;
   const Net<T> net_;
   const PackedNet<T> packed_;
+  std::unique_ptr<PackedNet<T>> dots_;
   std::vector<Term> terms_;
   Job job_;
   GradientBuffers<T> buffers_;

@@ -48,6 +48,9 @@ def jet_bwd_f32(
     threads: int,
     /,
 ) -> None: ...
+def value_bwdbwd_f32(
+    net: NetArgs, jet: PassArgs, tangents: NetArgs, y_bar: int, y_dot: int, grads: GradArgs, threads: int, /
+) -> None: ...
 def sandwich_fwd_f32(
     net: NetArgs, sandwich: PassArgs, y: int, jacobian: int, hessian: int, threads: int, /
 ) -> None: ...
@@ -79,6 +82,7 @@ def sinpi_f32(u: int, sine: int, cosine: int, n: int, /) -> None: ...
 
 jet_fwd_f64 = jet_fwd_f32
 jet_bwd_f64 = jet_bwd_f32
+value_bwdbwd_f64 = value_bwdbwd_f32
 sandwich_fwd_f64 = sandwich_fwd_f32
 sandwich_bwd_f64 = sandwich_bwd_f32
 grid_fwd_f64 = grid_fwd_f32

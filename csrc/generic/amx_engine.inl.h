@@ -25,6 +25,14 @@ size_t digit_bytes(const Job& job) {
   return covered(job.net) ? pass_bytes<V, Tile, Job, BACKWARD>(job) : (avx512_f32.*PLAIN)(job);
 }
 
+// Tangents of parameters have no digits.
+inline size_t tangent_bytes(const JetJob<float>& job) {
+  return avx512_f32.value_bwdbwd_bytes(job);
+}
+inline void tangent_backward(const JetJob<float>& job, Schedule& schedule, void* workspace) {
+  avx512_f32.value_bwdbwd(job, schedule, workspace);
+}
+
 template <class V>
 constexpr Kernels<float> digit_kernels() {
   using Jet = JetJob<float>;
@@ -38,6 +46,8 @@ constexpr Kernels<float> digit_kernels() {
           digit_forward<V, DigitJet, Jet, &Table::jet_fwd>,
           digit_bytes<V, DigitJet, Jet, true, &Table::jet_bwd_bytes>,
           digit_backward<V, DigitJet, Jet, &Table::jet_bwd>,
+          tangent_bytes,
+          tangent_backward,
           digit_bytes<V, DigitSandwich, Sandwich, false, &Table::sandwich_fwd_bytes>,
           digit_forward<V, DigitSandwich, Sandwich, &Table::sandwich_fwd>,
           digit_bytes<V, DigitSandwich, Sandwich, true, &Table::sandwich_bwd_bytes>,

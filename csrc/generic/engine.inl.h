@@ -6,6 +6,7 @@
 #include "tile.inl.h"
 #include "jet.inl.h"
 #include "jet_pass.inl.h"
+#include "tangent_pass.inl.h"
 #include "sandwich.inl.h"
 #include "sandwich_pass.inl.h"
 #include "passes.inl.h"
@@ -23,6 +24,8 @@ constexpr Kernels<typename V::T> kernels() {
           forward_pass<V, JetTile, Jet>,
           pass_bytes<V, JetTile, Jet, true>,
           backward_pass<V, JetTile, Jet>,
+          pass_bytes<V, TangentTile, Jet, true>,
+          backward_pass<V, TangentTile, Jet>,
           pass_bytes<V, SandwichTile, Sandwich, false>,
           forward_pass<V, SandwichTile, Sandwich>,
           pass_bytes<V, SandwichTile, Sandwich, true>,

@@ -160,13 +160,16 @@ struct JetTile {
     }
   }
 
+  void first_sums() {
+    const Planes<T> left = hidden[0];
+    gradient.add_bias(0, left);
+    gradient.add_first(left, 0, x, 0);
+    for (int64_t k = 0; k < job.K; k++) gradient.add_first(left, 1 + k, directions, k);
+  }
+
   void first_bwd(const Extent& e) {
     const Planes<T> left = hidden[0];
-    if (job.parameters) {
-      gradient.add_bias(0, left);
-      gradient.add_first(left, 0, x, 0);
-      for (int64_t k = 0; k < job.K; k++) gradient.add_first(left, 1 + k, directions, k);
-    }
+    if (job.parameters) first_sums();
     if (job.x_bar) {
       first_layer_bwd<V>(job.net, left, 0, 1, x_bar);
       store_rows<V>(x_bar, 0, 1, job.net.D, 1, e, job.x_bar);

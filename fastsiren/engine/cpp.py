@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fastsiren import _C
-from fastsiren.engine.cpp_net import Net, Shape, net_of
+from fastsiren.engine.cpp_net import Net, Shape, net_of, tangents_of
 from fastsiren.engine.network import Grads
 
 TAKES_NETWORKS = True
@@ -139,6 +139,31 @@ def value_bwd(
 ) -> Grads:
     """Vector-Jacobian product of value_fwd."""
     return _value(x, weights, biases, omegas).backward([y_bar], need_x, False, need_params)
+
+
+def value_bwdbwd(
+    x_bar_bar: Tensor | None,  # [N, D]
+    W_bar_bar: Sequence[Tensor] | None,
+    b_bar_bar: Sequence[Tensor] | None,
+    y_bar: Tensor,  # [N, O]
+    x: Tensor,  # [N, D]
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    omegas: Sequence[float],
+) -> tuple[Tensor, Grads]:
+    """Vector-Jacobian product of value_bwd: y_bar_bar [N, O] and the gradients of x and the parameters."""
+    net = net_of(weights, biases, omegas)
+    N, D, O = net.points(x), net.in_features, net.out_features
+    x_dots = torch.zeros(1, D, dtype=net.dtype, device="cpu") if x_bar_bar is None else x_bar_bar.unsqueeze(1)
+    call = _jet(net, x, x_dots, net.new(0, 1, 1))
+    y_bar = net.rows("y_bar", y_bar, N, O)
+    dots, y_dot, wanted = (
+        tangents_of(net, W_bar_bar, b_bar_bar, omegas),
+        net.new(N, O),
+        _Wanted(call, True, False, True),
+    )
+    net.call("value_bwdbwd", call.args, dots.args, y_bar.data_ptr(), y_dot.data_ptr(), wanted.args)
+    return y_dot, wanted.grads()
 
 
 def _value(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], omegas: Sequence[float]) -> _Call:

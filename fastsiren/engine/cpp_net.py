@@ -99,6 +99,21 @@ def net_of(weights: Sequence[Tensor], biases: Sequence[Tensor], omegas: Sequence
     return Net(dtype, tuple(axis), W, b, args)
 
 
+def tangents_of(
+    net: Net, weights: Sequence[Tensor] | None, biases: Sequence[Tensor] | None, omegas: Sequence[float]
+) -> Net:
+    """Describe tangents of the parameters of networks; None is zero, and zero weights spare their products."""
+    layers = len(net.biases)
+    zeros = [bias.new_zeros(bias.shape[-1:]).expand(bias.shape) for bias in net.biases]
+    b = _parameters("biases", zeros if biases is None else biases, net.dtype, [tuple(b.shape) for b in net.biases])
+    W = [] if weights is None else _parameters("weights", weights, net.dtype, [tuple(w.shape) for w in net.weights])
+    W_at, b_at = ([tensor.data_ptr() for tensor in group] or [0] * layers for group in (W, b))
+    W_steps, b_steps = ([tensor.stride(0) if net.axis else 0 for tensor in group] or [0] * layers for group in (W, b))
+    widths = [net.in_features, *(bias.shape[-1] for bias in net.biases)]
+    args = _C.NetArgs(net.networks, W_at, b_at, W_steps, b_steps, widths, [float(omega) for omega in omegas])
+    return Net(net.dtype, net.axis, W, b, args)
+
+
 def _parameters(name: str, given: Sequence[Tensor], dtype: torch.dtype, shapes: list[tuple[int, ...]]) -> list[Tensor]:
     for tensor in given:
         if tensor.dtype != dtype or not tensor.is_cpu:

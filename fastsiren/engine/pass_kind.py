@@ -150,11 +150,17 @@ class Pass:
         return plain_vjp(self, call, args, bars, needs)
 
 
+def parameter_cores(call: Call, count: int) -> list[int]:
+    """Dimensions that weights, biases and the cotangents of some of them have for one network, `count` in all."""
+    both = [*[2] * call.layers, *[1] * call.layers]
+    # Cotangents of the biases may be all that there are.
+    return [*both, *both[2 * len(both) - count :]]
+
+
 def at_once(which: Pass, backend: Any, call: Call, args: Tensors, count: int) -> tuple[Tensor, ...]:
     """Results of a pass for `count` networks by a backend that takes them in one call."""
-    k, layers = len(which.operands), call.layers
-    cores = (*[2] * layers, *[1] * layers)
-    given = zip(args[k:], cores, strict=True)
+    k = len(which.operands)
+    given = zip(args[k:], parameter_cores(call, len(args) - k), strict=True)
     full = (tensor if tensor.ndim > core else tensor.expand(count, *tensor.shape) for tensor, core in given)
     results = which.compute(backend, call, (*args[:k], *full))
     return tuple(field.of_networks(found) for field, found in zip(which.results(call, args), results, strict=True))
@@ -162,8 +168,8 @@ def at_once(which: Pass, backend: Any, call: Call, args: Tensors, count: int) ->
 
 def one_by_one(which: Pass, backend: Any, call: Call, args: Tensors, count: int) -> tuple[Tensor, ...]:
     """The same by one that takes a single network."""
-    k, layers = len(which.operands), call.layers
-    cores = [*[2] * layers, *[1] * layers] * (2 if which.has_cotangents else 1)
+    k = len(which.operands)
+    cores = parameter_cores(call, len(args) - k)
 
     def own(i: int, network: int) -> Any:
         arg = args[i]

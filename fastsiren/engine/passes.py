@@ -95,7 +95,7 @@ class ValueBwd(Backward):
         """Run value_bwdbwd, or for x alone take its result from the Hessian, which serves all calls on one graph."""
         need_x, _ = call.options
         x_bar_bar = bars[0] if need_x else None
-        cotangents = _dense(bars[int(need_x) :], self.split(call, args))
+        cotangents = _dense(bars[int(need_x) :], call.layers, self.split(call, args))
         wanted = (*needs.operands, needs.parameters)
         if not any(wanted) or (x_bar_bar is None and not cotangents):
             return (None,) * len(args)
@@ -113,18 +113,22 @@ class ValueBwd(Backward):
 
 @dataclass(frozen=True)
 class ValueBwdBwd(Pass):
-    """Vector-Jacobian product of value_bwd: cotangents of y_bar, x and the parameters, each where asked for."""
+    """Vector-Jacobian product of value_bwd: cotangents of y_bar, x and the parameters, each where asked for.
+
+    Cotangents of parameters are those of all weights and biases, or of the biases alone, or there are none.
+    """
 
     has_cotangents = True
 
     def compute(self, backend: Any, call: Call, args: Tensors) -> tuple[Tensor, ...]:
-        """Compute the results: with the backend where x_bar alone has a cotangent, else in plain torch."""
+        """Compute the results; in plain torch where parameters have cotangents and the backend has no such pass."""
         (x_bar_bar, y_bar, x), weights, biases, cotangents = self.split(call, args)
         params = list(weights), list(biases), list(call.omegas)
         need_y_bar, need_x, need_params = call.options
         if cotangents:
-            W_bars, b_bars = list(cotangents[: call.layers]), list(cotangents[call.layers :])
-            y_bar_bar, grads = reference.value_bwdbwd(x_bar_bar, W_bars, b_bars, y_bar, x, *params)
+            W_bars, b_bars = list(cotangents[: -call.layers]) or None, list(cotangents[-call.layers :])
+            function = getattr(backend, self.name, reference.value_bwdbwd)
+            y_bar_bar, grads = function(x_bar_bar, W_bars, b_bars, y_bar, x, *params)
             seeds = (y_bar_bar,)
         else:
             # x_bar is the Jacobian of the one combination y_bar of the outputs.
@@ -138,7 +142,8 @@ class ValueBwdBwd(Pass):
 
     def takes_networks(self, backend: Any, call: Call, args: Tensors) -> bool:
         """Whether the backend does; plain torch does not."""
-        return not self.split(call, args).cotangents and super().takes_networks(backend, call, args)
+        own = not self.split(call, args).cotangents or hasattr(backend, self.name)
+        return own and super().takes_networks(backend, call, args)
 
     def results(self, call: Call, args: Tensors) -> list[Result]:
         """Shapes of the results, and what they are."""
@@ -237,12 +242,13 @@ def _given(flags: Sequence[bool], tensors: Iterator[Tensor]) -> list[Tensor | No
     return [next(tensors) if flag else None for flag in flags]
 
 
-def _dense(bars: Tensors, parts: Arguments) -> Tensors:
-    """Cotangents of all parameters with zeros for missing ones; empty when all are missing."""
+def _dense(bars: Tensors, layers: int, parts: Arguments) -> Tensors:
+    """Cotangents of all parameters, or of the biases, with zeros for missing ones; empty when all are missing."""
     if all(bar is None for bar in bars):
         return ()
     params = (*parts.weights, *parts.biases)
-    return tuple(param.new_zeros(param.shape) if bar is None else bar for bar, param in zip(bars, params))
+    full = tuple(param.new_zeros(param.shape) if bar is None else bar for bar, param in zip(bars, params))
+    return full[layers:] if all(bar is None for bar in bars[:layers]) else full
 
 
 def _parameter_results(which: Pass, call: Call, args: Tensors) -> list[Result]:
