@@ -81,6 +81,10 @@ def test_latents_take_steps_down_the_error_of_the_known_pixels():
         error = (net.siren.modulated_forward(context.x, latent) - context.values).square().mean((1, 2)).sum()
         latent = latent - net.rates * torch.autograd.grad(error, latent, create_graph=True)[0]
     torch.testing.assert_close(found.latent, latent, rtol=1e-4, atol=1e-6)
+    # Training goes through the steps.
+    weight = net.siren.net[0].weight
+    ours, theirs = (torch.autograd.grad(each.square().sum(), weight)[0] for each in (found.latent, latent))
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5 * float(theirs.abs().max()))
 
 
 def test_the_convolutions_are_the_official_ones():
@@ -140,6 +144,19 @@ def test_variations_are_mirrored_moved_and_lit_differently():
     # Faint ones are the image itself or its mirror image.
     for one, image in zip(augmented(batch, 1e-6, torch.Generator().manual_seed(0)), batch):
         assert min(float((one - each).abs().max()) for each in (image, image.flip(1))) < 1e-4
+
+
+def test_what_is_moved_and_turned_keeps_its_shape():
+    """A round spot stays round: equal second moments along both axes, none between them."""
+    rows, columns = torch.meshgrid(*[torch.linspace(-1, 1, 32)] * 2, indexing="ij")
+    spot = torch.exp(-30 * (rows**2 + columns**2))[None, :, :, None].expand(8, -1, -1, -1) / 2 - 0.25
+    made = augmented(spot, 1.0, torch.Generator().manual_seed(0))[..., 0]
+    weight = made - made[:, :1, :1]
+    weight = weight / weight.sum((1, 2), keepdim=True)
+    down, across = (each - (weight * each).sum((1, 2), keepdim=True) for each in (rows, columns))
+    a, b, c = ((weight * one * other).sum((1, 2)) for one, other in ((down, down), (across, across), (down, across)))
+    torch.testing.assert_close(a, b, rtol=0.02, atol=0)
+    assert float((c / a).abs().max()) < 0.02 and float((a[0] / a[1] - 1).abs()) > 0.01
 
 
 def test_the_middle_is_cut_out():

@@ -61,7 +61,7 @@ class Settings(base.Settings):
         choices=MODELS,
         fixed=True,
     )
-    steps: int = option(1000, "training steps", least=1)
+    steps: int = option(1500, "training steps", least=1)
     hidden: int = option(64, "width of the sine layers", least=1, fixed=True)
     omega: float = option(20.0, "frequency factor of every sine layer", fixed=True)
     lr: float = option(1e-3, "highest learning rate of Adam")
@@ -72,7 +72,7 @@ class Settings(base.Settings):
     inner: int = option(3, "gradient steps to a latent in training", least=1)
     refine: int = option(20, "gradient steps to a latent in tests", least=1)
     inner_lr: float = option(0.1, "size of these steps to begin with", fixed=True)
-    most: int = option(1024, "most known pixels of a training image", least=1)
+    most: int = option(199, "most known pixels of a training image", least=1)
     latent_penalty: float = option(0.1, "weight of the mean square of predicted latents", least=0)
     weight_penalty: float = option(1.0, "weight of the mean square of predicted weights", least=0)
     augment: float = option(1.0, "strength of random mirroring, moves and lighting of training images", least=0)
@@ -94,7 +94,7 @@ class PriorExperiment(Experiment):
     ours = Settings.model
     options = Settings
     quick = Settings(steps=250, hidden=32, layers=2, latent=64, batch=8, refine=5)
-    bound = 2.5
+    bound = 3.3
     published = "CelebA, MSE from 10/100/1000 pixels: set .035/.013/.009, conv .033/.009/.008 (Sitzmann et al. 2020)"
     sources = (Source("images", "directory of pictures (default: 100 faces of scikit-image)"),)
     clip = 1.0
