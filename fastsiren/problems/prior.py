@@ -51,7 +51,7 @@ _TOGETHER = 100
 class Settings(base.Settings):
     """How a space of images is learnt.
 
-    The paper's networks: hidden 256, layers 3, latent 256, hyper 256, channels 256, lr 5e-5, batch 100, most 199,
+    The paper's networks: hidden 256, layers 3, latent 256, hyper 256, channels 256, lr 5e-5, batch 100,
     weight_penalty 100, on 200,000 faces.
     """
 
