@@ -11,7 +11,6 @@ from .. import functional
 from ..dropin import functa, official
 from ..dropin.official.encoders import Conv2dResBlock
 from ..dropin.official.modules import init_weights_normal
-from ..fit import operators
 from ..modulation import Conditioned
 
 __all__ = [
@@ -275,10 +274,9 @@ class LatentPrior(Prior):
         with torch.enable_grad():
             latent = self.siren.latent.expand(len(context.x), -1)
             for _ in range(self.inner if self.training else self.refine):
-                # There is no fused pass for derivatives of gradients by shifts: what training goes through is plain.
-                net = self.networks(latent, plain=plain or self.training)
+                net = self.networks(latent, plain=plain)
                 # The error of each image is its own: the sum of their means.
-                loss = len(latent) * operators(net).value_mse(net, context.x, context.values)
+                loss = len(latent) * (values_at(net, context.x) - context.values).square().mean()
                 (slope,) = torch.autograd.grad(loss, latent, create_graph=self.training)
                 latent = latent - self.rates * slope
                 latent = latent if self.training else latent.detach().requires_grad_()
