@@ -42,11 +42,11 @@ _SLICED = Grid((_SLICE, _SLICE, 1), (-1.0, -1.0, 0.0), (2 / (_SLICE - 1), 2 / (_
 class Settings(base.Settings):
     """Settings of "sdf"; see `fastsiren.fit.Settings`."""
 
-    steps: int = option(2500, "training steps", least=1)
+    steps: int = option(1500, "training steps", least=1)
     hidden: int = option(128, "width of the sine layers; the paper has 256 and 1024", least=1, fixed=True)
     omega: float = option(20.0, "frequency factor of every sine layer; the paper has 30", fixed=True)
     lr: float = option(2e-3, "highest learning rate of Adam")
-    batch: int = option(6000, "points on the surface per step, and as many in space", least=1)
+    batch: int = option(10000, "points on the surface per step, and as many in space", least=1)
     shape: str = option("knot", "what is learnt where no file is given", choices=tuple(SOLIDS), fixed=True)
     points: int = option(100_000, "samples of a surface that is not given by points", least=10, fixed=True)
     margin: float = option(0.1, "around the shape of a file in [-1, 1]; 0 as the official code", least=0, fixed=True)
