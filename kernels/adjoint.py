@@ -23,7 +23,7 @@ from .weight_grad import WeightGrads
 def adjoint_layer(
     B, W, scales, Z, A, G, rows, N, H,
     C: tl.constexpr, THIN: tl.constexpr, INNER: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr,
-    FAST: tl.constexpr, MODE: tl.constexpr,
+    SINES: tl.constexpr, MODE: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """(13) to (15): g [C, rows, INNER] of the layer above to a and g = c a [C, rows, WIDTH] of this one.
@@ -36,10 +36,10 @@ def adjoint_layer(
         a = thin_product(B, rows, row, live, W + net * H * INNER, n, 1, H, C, C, INNER, H, BM, BN)
     else:
         a = wide_product(
-            B, rows, row, live, W + net * PARTS * WIDTH * INNER, scales + net * INNER, n, C, INNER, WIDTH, True, MODE,
-            BM, BN, BK, STAGES,
+            B, rows, row, live, W + net * PARTS * WIDTH * INNER, scales + net * INNER, n, C, INNER, WIDTH, True, False,
+            MODE, BM, BN, BK, STAGES,
         )  # fmt: skip
-    _, cosine = sincos(load_tile(Z, row, live, n, WIDTH), FAST)
+    _, cosine = sincos(load_tile(Z, row, live, n, WIDTH), SINES)
     for c in tl.static_range(C):
         store_tile(A + c * rows * WIDTH, row, live, n, WIDTH, a[c])
         store_tile(G + c * rows * WIDTH, row, live, n, WIDTH, cosine * a[c])
@@ -56,7 +56,7 @@ def slopes(Z, rows, row, live, n, WIDTH: tl.constexpr, K: tl.constexpr):
 
 @triton.jit(do_not_specialize=COUNTS)
 def second_derivatives(
-    Z, A, S, rows, N, C: tl.constexpr, K: tl.constexpr, WIDTH: tl.constexpr, FAST: tl.constexpr,
+    Z, A, S, rows, N, C: tl.constexpr, K: tl.constexpr, WIDTH: tl.constexpr, SINES: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     """(19): subtract this layer's part from S [rows, C, K, K]; one program per tile of rows sums over all units."""
@@ -67,7 +67,7 @@ def second_derivatives(
                 total = tl.zeros((BM, BN), Z.dtype.element_ty)
                 for start in range(0, WIDTH, BN):
                     n = start + tl.arange(0, BN)
-                    sine, _cosine = sincos(load_tile(Z, row, live, n, WIDTH), FAST)
+                    sine, _cosine = sincos(load_tile(Z, row, live, n, WIDTH), SINES)
                     p_k = load_tile(Z + (1 + k) * rows * WIDTH, row, live, n, WIDTH)
                     p_j = load_tile(Z + (1 + j) * rows * WIDTH, row, live, n, WIDTH)
                     total += load_tile(A + c * rows * WIDTH, row, live, n, WIDTH) * sine * p_k * p_j
@@ -82,7 +82,7 @@ def second_derivatives(
 def adjoint_layer_up(
     A_bar, W, scales, Z, A, S_bar, Y, E, rows, N, H,
     C: tl.constexpr, K: tl.constexpr, THIN: tl.constexpr, INNER: tl.constexpr, WIDTH: tl.constexpr,
-    PARTS: tl.constexpr, FAST: tl.constexpr, MODE: tl.constexpr,
+    PARTS: tl.constexpr, SINES: tl.constexpr, MODE: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """(16), (17), (20), (21): a_bar [C, rows, INNER] of the layer below to that of this one, Y [C, rows, WIDTH], and e.
@@ -96,9 +96,9 @@ def adjoint_layer_up(
     else:
         g_bar = wide_product(
             A_bar, rows, row, live, W + net * PARTS * WIDTH * INNER, scales + net * WIDTH, n, C, INNER, WIDTH, False,
-            MODE, BM, BN, BK, STAGES,
+            False, MODE, BM, BN, BK, STAGES,
         )  # fmt: skip
-    sine, cosine = sincos(load_tile(Z, row, live, n, WIDTH), FAST)
+    sine, cosine = sincos(load_tile(Z, row, live, n, WIDTH), SINES)
     p = slopes(Z, rows, row, live, n, WIDTH, K)
     e = tl.zeros((BM, BN), Z.dtype.element_ty)
     for c in tl.static_range(C):
@@ -117,7 +117,7 @@ def adjoint_layer_up(
 def adjoint_layer_down(
     B, W, scales, Z, A, S_bar, E, Z_bar, rows, N, H,
     C: tl.constexpr, K: tl.constexpr, THIN: tl.constexpr, INNER: tl.constexpr, WIDTH: tl.constexpr,
-    PARTS: tl.constexpr, FAST: tl.constexpr, MODE: tl.constexpr,
+    PARTS: tl.constexpr, SINES: tl.constexpr, MODE: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """(18), (24), (25), (27): cotangents [1 + K, rows, INNER] of theta and p above to those of this layer.
@@ -131,9 +131,9 @@ def adjoint_layer_down(
     else:
         bar = wide_product(
             B, rows, row, live, W + net * PARTS * WIDTH * INNER, scales + net * INNER, n, 1 + K, INNER, WIDTH, True,
-            MODE, BM, BN, BK, STAGES,
+            False, MODE, BM, BN, BK, STAGES,
         )  # fmt: skip
-    sine, cosine = sincos(load_tile(Z, row, live, n, WIDTH), FAST)
+    sine, cosine = sincos(load_tile(Z, row, live, n, WIDTH), SINES)
     p = slopes(Z, rows, row, live, n, WIDTH, K)
     theta_bar = cosine * bar[0] + load_tile(E, row, live, n, WIDTH)
     for k in tl.static_range(K):
@@ -177,7 +177,7 @@ def contracted(net: Network, trace: Trace, adjoints: Adjoints, N: int) -> Tensor
             "C": C,
             "K": K,
             "WIDTH": Z.shape[2],
-            "FAST": net.fast,
+            "SINES": net.sines,
             "BM": 16,
             "BN": min(64, Z.shape[2] & -Z.shape[2]),
         }
@@ -247,5 +247,5 @@ def _run(
     tile = layer_tile(B.device, C + 1 + counts.get("K", 0), width, inner, net.mode, thin=thin)
     sizes: dict[str, Any] = {"C": C, **counts, "THIN": thin, "INNER": inner, "WIDTH": width, "PARTS": W.shape[1]}
     grid = (rows // N * triton.cdiv(N, tile["BM"]), width // tile["BN"])
-    modes: dict[str, Any] = {"FAST": net.fast, "MODE": net.mode}
+    modes: dict[str, Any] = {"SINES": net.sines, "MODE": net.mode}
     launch(kernel, grid, B, W, scales, *buffers, rows, N, net.units[l], **sizes, **modes, **tile)

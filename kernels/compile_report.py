@@ -98,13 +98,15 @@ def _forward(net: Network, K: int, R: int) -> None:
     """Without a backward pass, as one kernel where the network fits; and the pixels of a grid."""
     new, O, H = net.first.new_empty, net.outputs, net.units[-1]
     S, M, pixels = new(1 + K, POINTS, INPUTS), new(R, K, K), new(1, POINTS, O, dtype=torch.uint8)
-    if fits(net.inputs, net.units, 1 + K + R, net.mode):
+    sizes = net.first.device, net.inputs, net.units, 1 + K + R, net.mode
+    if fits(*sizes):
         fused(net, S[:, None], new(1 + K + R, 1, POINTS, O), M if K else None)
-        if K == 0:
-            fused(net, None, pixels[None], grid=GRID)
     else:
         last, _ = jet_sweep(net, S, M, POINTS, keep=False)
         projected(last, net.last, POINTS, 1, H, H, O)
+    if K == 0 and fits(*sizes, grid=True):
+        fused(net, None, pixels[None], grid=GRID)
+    elif K == 0:
         grid_value(net, pixels, GRID, POINTS)
 
 

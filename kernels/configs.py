@@ -20,6 +20,8 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 # Rows of one call of a layerwise kernel: bounds what a pass allocates, and every offset in its buffers to 32 bits.
 BUFFER_ELEMENTS = 1 << 28
 CHUNK_ROWS = 1 << 15
+# Pixels whose points and values are stored at once.
+PIXEL_ROWS = 1 << 20
 # Rows of one partial sum of weight gradients.
 SPLIT_ROWS = 1024
 # Arguments that follow the number of points: code that Triton specialises to them could round a row in another way.
@@ -118,19 +120,24 @@ def _wide(mode: str, chip: int) -> tuple[Tile, ...]:
 
 
 @functools.cache
-def _tuned() -> dict[str, list[int]]:
-    """Tiles that were faster on a device than the first one that fits, where there is a file of them."""
+def _tuned() -> dict[str, Any]:
+    """What was faster on a device than the first choice, where there is a file of it: tiles and sines."""
     path = Path(__file__).with_name("tuned.json")
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def widest(channels: int, mode: str) -> int:
-    """The widest layers that `whole` keeps on the chip with so many channels; 0 for none."""
-    if mode == "int8":
+def widest(device: torch.device, inputs: int, channels: int, mode: str, *, grid: bool) -> int:
+    """The widest layers that `whole` keeps on the chip with so many inputs and channels, or of a grid; 0 for none."""
+    # The first layer's code grows with every coordinate.
+    if mode == "int8" or inputs > 16:
         return 0
     if mode == "fp64":
         return 64 if channels == 1 else 0
-    return 128 if channels == 1 else 64 if channels <= 5 else 0
+    if channels > 1:
+        return 64 if channels <= 5 else 0
+    # One operand of the widest matrices fits; the points of a grid and more coordinates need registers of theirs.
+    single = mode in ("fp16", "tf32", "bf16") and inputs <= 3 and not grid
+    return 256 if single and architecture(device) != 86 else 128
 
 
 def whole_tile(device: torch.device, channels: int, width: int, hidden: int, parts: int) -> dict[str, Any]:
@@ -139,9 +146,17 @@ def whole_tile(device: torch.device, channels: int, width: int, hidden: int, par
     # As many rows as the compiler keeps in registers: every channel of a row is there at once.
     most = 32 if channels * width <= 256 else 16
     rows = {90: 128, 100: 64}.get(architecture(device), most) if channels == 1 else most
+    rows = 64 if width > 128 else rows
     # Code is written out for every matrix that is held.
     room = min(100 * 1024, SHARED[architecture(device)] - 16 * 1024)
     return {"BM": rows, "HOIST": channels == 1 and hidden <= 8 and 0 < held <= room, "num_warps": 8}
+
+
+def whole_sines(device: torch.device, channels: int, width: int, sines: str) -> str:
+    """What the sines of `whole` come from, where its network takes those of the special function unit."""
+    # Counted, the multiply-adds of half of the sines are more than that unit takes for them: kernels/README.md.
+    tuned = _tuned().get(f"sm_{architecture(device)} sines {channels} {width}", "unit")
+    return tuned if sines == "unit" else sines
 
 
 def gradient_tile(width: int, inner: int, mode: str) -> dict[str, Any]:
@@ -210,7 +225,5 @@ def launch(
 
 
 def mode_of(dtype: torch.dtype, precision: str) -> str:
-    """The mode of products for parameters of a dtype: "tf32" has the operands of "fp16", of the same 11 bits."""
-    if dtype == torch.float64:
-        return "fp64"
-    return "fp16" if precision == "tf32" else precision
+    """The mode of products for parameters of a dtype."""
+    return "fp64" if dtype == torch.float64 else precision

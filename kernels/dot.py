@@ -3,13 +3,15 @@
     MODE    operands                          products   range guard
     fp32    fp16 pairs hi + lo                3          powers of two
     fp16    fp16                              1          powers of two
+    tf32    fp16, of the same 11 bits         1          powers of two
     bf16    bf16                              1          none needed
     fp64    fp64                              1          none needed
     int8    three digits, see digits.py       6          powers of two
 
 "fp32" keeps 22 bits of each operand, which is at fp32 accuracy for sums of many terms: hi hi + lo hi + hi lo. A power
 of two per row of the left and per column of the right operand brings the largest magnitude to [64, 128), so that fp16
-neither overflows nor loses the low halves to subnormals, whatever the size of a tangent or a cotangent. Each slice of
+neither overflows nor loses the low halves to subnormals, whatever the size of a tangent or a cotangent. Rows of sines
+need no search: 2^14 saves their low halves, and fp16 alone holds them as they are. Each slice of
 the inner dimension is summed by the tensor cores from zero and added outside of them: they round sums toward zero.
 """
 
@@ -35,7 +37,14 @@ def powers_of_two(largest):
 @triton.jit
 def guarded(MODE: tl.constexpr):
     """Whether operands of this mode are scaled by powers of two."""
-    return MODE == "fp32" or MODE == "fp16"
+    return MODE == "fp32" or MODE == "fp16" or MODE == "tf32"
+
+
+@triton.jit
+def sine_powers(MODE: tl.constexpr):
+    """What brings sines into the range of the operands, and what undoes it."""
+    # fp16 ends at 65504, and what it leaves of a number is 2^-11 of it.
+    return (16384.0, 1 / 16384.0) if MODE == "fp32" else (1.0, 1.0)
 
 
 @triton.jit

@@ -51,12 +51,12 @@ def grid_points(S, first, n, origin, step, start, shape, D: tl.constexpr, BM: tl
         tl.store(S + row * D + axis, x.to(S.dtype.element_ty), mask=row < n)
 
 
-@triton.jit(do_not_specialize=["n", "OUT"])
-def grid_pixels(Y, bias, out, n, OUT, gain, offset, LEVELS: tl.constexpr, BM: tl.constexpr):
-    """out [n, OUT] from values Y [n, OUT] without their bias."""
+@triton.jit(do_not_specialize=["count"])
+def grid_pixels(Y, out, count, gain, offset, LEVELS: tl.constexpr, BM: tl.constexpr):
+    """Pixels, `count` numbers, from values Y."""
     i = tl.program_id(0) * BM + tl.arange(0, BM)
-    live = i < n * OUT
-    value = tl.load(Y + i, mask=live, other=0.0) + tl.load(bias + i % OUT, mask=live, other=0.0)
+    live = i < count
+    value = tl.load(Y + i, mask=live, other=0.0)
     tl.store(out + i, encoded(value, gain, offset, LEVELS).to(out.dtype.element_ty), mask=live)
 
 

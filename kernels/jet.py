@@ -45,7 +45,7 @@ def curvature(M, m_row, live, p, r: tl.constexpr, K: tl.constexpr):
 def jet_layer(
     X, W, scales, bias, M, Y, Z, rows, N, H, m_stride,
     K: tl.constexpr, R: tl.constexpr, THIN: tl.constexpr, INNER: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr,
-    KEEP: tl.constexpr, FAST: tl.constexpr, MODE: tl.constexpr,
+    KEEP: tl.constexpr, SINES: tl.constexpr, MODE: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """(1) to (3): channels [1 + K + R, rows, INNER] through one sine layer.
@@ -61,12 +61,12 @@ def jet_layer(
         b = tl.load(bias + net * H + n, mask=n < H, other=0.0)
     else:
         z = wide_product(
-            X, rows, row, live, W + net * PARTS * WIDTH * INNER, scales + net * WIDTH, n, C, INNER, WIDTH, False, MODE,
-            BM, BN, BK, STAGES,
+            X, rows, row, live, W + net * PARTS * WIDTH * INNER, scales + net * WIDTH, n, C, INNER, WIDTH, False, True,
+            MODE, BM, BN, BK, STAGES,
         )  # fmt: skip
         b = tl.load(bias + net * WIDTH + n)
     theta = z[0] + b[None, :]
-    sine, cosine = sincos(theta, FAST)
+    sine, cosine = sincos(theta, SINES)
     store_tile(Y, row, live, n, WIDTH, sine)
     if KEEP:
         store_tile(Z, row, live, n, WIDTH, theta)
@@ -90,7 +90,7 @@ def jet_layer(
 def jet_layer_bwd(
     B, W, scales, Z, M, Z_bar, M_bar, rows, N, H, m_stride,
     K: tl.constexpr, R: tl.constexpr, THIN: tl.constexpr, INNER: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr,
-    NEED_M: tl.constexpr, FAST: tl.constexpr, MODE: tl.constexpr,
+    NEED_M: tl.constexpr, SINES: tl.constexpr, MODE: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """(11) or (5), then (6) to (9): cotangents [1 + K + R, rows, INNER] above to those of this layer's phases.
@@ -105,10 +105,10 @@ def jet_layer_bwd(
         bar = thin_product(B, rows, row, live, W + net * H * INNER, n, 1, H, C, C, INNER, H, BM, BN)
     else:
         bar = wide_product(
-            B, rows, row, live, W + net * PARTS * WIDTH * INNER, scales + net * INNER, n, C, INNER, WIDTH, True, MODE,
-            BM, BN, BK, STAGES,
+            B, rows, row, live, W + net * PARTS * WIDTH * INNER, scales + net * INNER, n, C, INNER, WIDTH, True, False,
+            MODE, BM, BN, BK, STAGES,
         )  # fmt: skip
-    sine, cosine = sincos(load_tile(Z, row, live, n, WIDTH), FAST)
+    sine, cosine = sincos(load_tile(Z, row, live, n, WIDTH), SINES)
     p = ()
     for k in tl.static_range(K):
         p = p + (load_tile(Z + (1 + k) * rows * WIDTH, row, live, n, WIDTH),)
@@ -166,13 +166,13 @@ def jet_sweep(net: Network, S: Tensor, M: Tensor, N: int, *, keep: bool) -> tupl
 def sine_layer(net: Network, l: int, X: Tensor, M: Tensor, N: int, keep: bool) -> tuple[Tensor, Tensor]:
     """Channels X through sine layer l, and with `keep` its phases; see jet_sweep."""
     K, R, rows, width = M.shape[-1], M.shape[-3], X.shape[1], net.width(l)
-    Y = X.new_empty(1 + K + R, rows, width)
-    Z = torch.empty_like(Y) if keep else Y
+    Y = X.new_empty(1 + K + R, rows, width, dtype=net.stored(l))
+    Z = net.first.new_empty(Y.shape) if keep else Y
     layer = net.hidden[l - 1] if l else None
     weights = (layer.matrix, layer.scales, layer.bias) if layer else (net.first, net.first_bias, net.first_bias)
     tile = layer_tile(X.device, 1 + K + R, width, X.shape[2], net.mode, thin=l == 0)
     sizes: dict[str, Any] = {"K": K, "R": R, "THIN": l == 0, "INNER": X.shape[2], "WIDTH": width}
-    modes: dict[str, Any] = {"PARTS": weights[0].shape[1], "KEEP": keep, "FAST": net.fast, "MODE": net.mode}
+    modes: dict[str, Any] = {"PARTS": weights[0].shape[1], "KEEP": keep, "SINES": net.sines, "MODE": net.mode}
     grid = (rows // N * triton.cdiv(N, tile["BM"]), width // tile["BN"])
     arguments = X, *weights, M, Y, Z, rows, N, net.units[l], M.stride(0) if M.ndim == 4 else 0
     launch(jet_layer, grid, *arguments, **sizes, **modes, **tile)
@@ -217,7 +217,7 @@ def _sine_layer_bwd(net: Network, l: int, B: Tensor, Z: Tensor, M: Tensor, M_bar
     more = int(M_bar is not None)
     tile = layer_tile(B.device, C + more, width, B.shape[2], net.mode, thin=top)
     sizes: dict[str, Any] = {"K": K, "R": R, "THIN": top, "INNER": B.shape[2], "WIDTH": width, "PARTS": W.shape[1]}
-    modes: dict[str, Any] = {"NEED_M": M_bar is not None, "FAST": net.fast, "MODE": net.mode}
+    modes: dict[str, Any] = {"NEED_M": M_bar is not None, "SINES": net.sines, "MODE": net.mode}
     grid = (rows // N * triton.cdiv(N, tile["BM"]), width // tile["BN"])
     sums = Z if M_bar is None else M_bar
     arguments = B, W, scales, Z, M, Z_bar, sums, rows, N, net.units[l], M.stride(0) if M.ndim == 4 else 0

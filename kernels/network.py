@@ -26,12 +26,20 @@ class Network(NamedTuple):
     units: list[int]
     """H_0..H_L, not padded."""
     mode: str
-    """Of the products: fp32, fp16, bf16 or fp64."""
+    """Of the products, see dot.py."""
 
     @property
-    def fast(self) -> bool:
-        """Whether the hardware's sine is as good as the products."""
-        return self.mode in ("fp16", "bf16")
+    def sines(self) -> str:
+        """What sines come from, see sine.py: the special function unit where products are no better than it."""
+        return "unit" if self.mode in ("fp16", "tf32", "bf16") else "exact"
+
+    def stored(self, l: int) -> torch.dtype:
+        """What the channels behind sine layer l are stored as: what the products make of them, where its range will do.
+
+        Tangents have the range of fp16 because seeds are scaled; the last ones are multiplied in full precision.
+        """
+        narrow = {"fp16": torch.float16, "bf16": torch.bfloat16}
+        return narrow.get(self.mode, self.first.dtype) if l + 1 < len(self.units) else self.first.dtype
 
     @property
     def inputs(self) -> int:
@@ -55,7 +63,7 @@ def prepare(weights: Sequence[Tensor], biases: Sequence[Tensor], omegas: Sequenc
         weights: [G, H, K] per layer, the linear output layer last.
         biases: [G, H] per layer.
         omegas: one per sine layer.
-        mode: fp32, fp16, bf16 or fp64.
+        mode: of the products, see dot.py.
     """
     folded = torch._foreach_mul([w.detach() for w in (*weights[:-1], *biases[:-1])], [*omegas, *omegas])
     A, beta = folded[: len(omegas)], folded[len(omegas) :]

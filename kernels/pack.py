@@ -77,6 +77,7 @@ def pack_rows(
 OPERANDS = {
     "fp32": torch.float16,
     "fp16": torch.float16,
+    "tf32": torch.float16,
     "bf16": torch.bfloat16,
     "fp64": torch.float64,
     "int8": torch.int8,

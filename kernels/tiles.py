@@ -1,15 +1,16 @@
 """Tiles of rows and channels: which rows a program has, and products of all channels with one matrix.
 
-A buffer of channels is [C, rows, width], contiguous: row r of channel c begins at (c * rows + r) * width. Its width is
-padded to a multiple of every tile, and the padding holds zeros, so that no load or store is masked along it. The rows
-of G networks follow one another, N each; a tile never has rows of two of them.
+A buffer of channels is [C, rows, width], contiguous: row r of channel c begins at (c * rows + r) * width. Its width
+is padded to a multiple of every tile, and the padding holds zeros, so that no load or store is masked along it. Its
+numbers have 16 bits where that is all that the tensor cores take. The rows of G networks follow one another, N each;
+no tile has rows of two.
 """
 
 import triton
 import triton.language as tl
 
 from .digits import digit_dot, digit_scales, joined, magnitude, rounded
-from .dot import dot, guarded, powers_of_two
+from .dot import dot, guarded, powers_of_two, sine_powers
 
 
 @triton.jit
@@ -33,9 +34,14 @@ def store_tile(Y, row, live, column, width, value):
 
 
 @triton.jit
-def _slice(a, high, low, total, MODE: tl.constexpr):
-    """total + a @ (high + low) for one slice of the inner dimension."""
-    if guarded(MODE):
+def _slice(a, high, low, total, OF_SINES: tl.constexpr, MODE: tl.constexpr):
+    """total + a @ (high + low) for one slice of the inner dimension; of sines, times their power of two."""
+    if a.dtype.primitive_bitwidth == 16:
+        return total + dot(a, high, low, MODE)
+    elif OF_SINES:
+        up, _down = sine_powers(MODE)
+        return total + dot(a * up, high, low, MODE)
+    elif guarded(MODE):
         up, down = powers_of_two(tl.max(tl.abs(a), axis=1))
         return total + dot(a * up[:, None], high, low, MODE) * down[:, None]
     else:
@@ -84,12 +90,13 @@ def _digit_product(
 @triton.jit
 def _channels_product(
     X, rows, row, live, P, scales, n, C: tl.constexpr, INNER: tl.constexpr, WIDTH: tl.constexpr, UP: tl.constexpr,
-    MODE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, STAGES: tl.constexpr,
+    VALUES: tl.constexpr, MODE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    STAGES: tl.constexpr,
 ):  # fmt: skip
     """All channels of wide_product, slice by slice: each slice of the matrix is read once."""
     totals = ()
     for _ in tl.static_range(C):
-        totals = totals + (tl.zeros((BM, BN), X.dtype.element_ty),)
+        totals = totals + (tl.zeros((BM, BN), scales.dtype.element_ty),)
     for start in tl.range(0, INNER, BK, num_stages=STAGES):
         k = start + tl.arange(0, BK)
         at = _matrix_at(P, k, n, INNER, WIDTH, UP)
@@ -104,7 +111,7 @@ def _channels_product(
             a = load_tile(X + c * rows * INNER, row, live, k, INNER)
             if UP:
                 a = a * weight
-            added = added + (_slice(a, high, low, totals[c], MODE),)
+            added = added + (_slice(a, high, low, totals[c], VALUES and c == 0, MODE),)
         totals = added
     return totals
 
@@ -112,12 +119,14 @@ def _channels_product(
 @triton.jit
 def wide_product(
     X, rows, row, live, P, scales, n, C: tl.constexpr, INNER: tl.constexpr, WIDTH: tl.constexpr, UP: tl.constexpr,
-    MODE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, STAGES: tl.constexpr,
+    VALUES: tl.constexpr, MODE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    STAGES: tl.constexpr,
 ):  # fmt: skip
     """Products of C channels [C, rows, INNER] with a packed matrix: a tuple of C tiles [BM, BN].
 
     P is [PARTS, units, inputs], the parts of A scaled per unit; scales [units] undo that.
     UP: A^T, from units to inputs; else A, from inputs to units. n [BN] are the columns of the result, out of WIDTH.
+    VALUES: channel 0 are sines, from inputs to units.
     """
     totals = ()
     if MODE == "int8":
@@ -126,13 +135,19 @@ def wide_product(
             channel = X + c * rows * INNER
             totals = totals + (_digit_product(channel, row, live, P, scales, n, INNER, WIDTH, UP, BM, BN, BK, STAGES),)
     else:
-        totals = _channels_product(X, rows, row, live, P, scales, n, C, INNER, WIDTH, UP, MODE, BM, BN, BK, STAGES)
+        totals = _channels_product(
+            X, rows, row, live, P, scales, n, C, INNER, WIDTH, UP, VALUES, MODE, BM, BN, BK, STAGES
+        )
     if UP:
         return totals
     weight = tl.load(scales + n)[None, :]
     scaled = ()
     for c in tl.static_range(C):
-        scaled = scaled + (totals[c] * weight,)
+        if VALUES and c == 0:
+            _up, down = sine_powers(MODE)
+            scaled = scaled + (totals[c] * (weight * down),)
+        else:
+            scaled = scaled + (totals[c] * weight,)
     return scaled
 
 

@@ -44,7 +44,10 @@ def weight_grad(
             live = start + tl.arange(0, BR) < count
             a = tl.trans(load_tile(Z_bar + c * z_channel, row, live, n, WIDTH))
             b = load_tile(X + c * x_channel, row, live, k, INNER)
-            if guarded(MODE):
+            if b.dtype.primitive_bitwidth == 16 and guarded(MODE):
+                up_n, down_n = powers_of_two(tl.max(tl.abs(a), axis=1))
+                total += dot(a * up_n[:, None], b, b, MODE) * down_n[:, None]
+            elif guarded(MODE):
                 up_n, down_n = powers_of_two(tl.max(tl.abs(a), axis=1))
                 up_k, down_k = powers_of_two(tl.max(tl.abs(b), axis=0))
                 b = b * up_k[None, :]

@@ -12,8 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .configs import launch, padded, whole_tile, widest
-from .dot import dot, guarded, narrow, powers_of_two
+from .configs import launch, padded, whole_sines, whole_tile, widest
+from .dot import dot, guarded, narrow, powers_of_two, sine_powers
 from .grid import coordinate, encoded, grid_pixels, grid_points, parts_of
 from .jet import curvature, jet_sweep
 from .network import Network
@@ -34,9 +34,12 @@ def _matrix(P, l, net, WIDTH: tl.constexpr, PARTS: tl.constexpr):
 
 
 @triton.jit
-def _product(a, high, low, weight, MODE: tl.constexpr):
+def _product(a, high, low, weight, OF_SINES: tl.constexpr, MODE: tl.constexpr):
     """One channel [BM, WIDTH] times a hidden matrix; weight [WIDTH] undoes the scale of its units."""
-    if guarded(MODE):
+    if OF_SINES and guarded(MODE):
+        up, down = sine_powers(MODE)
+        return dot(a * up, high, low, MODE) * (weight * down)[None, :]
+    elif guarded(MODE):
         up, down = powers_of_two(tl.max(tl.abs(a), axis=1))
         return dot(a * up[:, None], high, low, MODE) * down[:, None] * weight[None, :]
     else:
@@ -44,11 +47,11 @@ def _product(a, high, low, weight, MODE: tl.constexpr):
 
 
 @triton.jit
-def _activated(z, M, m_row, live, K: tl.constexpr, R: tl.constexpr, FAST: tl.constexpr):
+def _activated(z, M, m_row, live, K: tl.constexpr, R: tl.constexpr, SINES: tl.constexpr):
     """(2), (3): the channels h, t, s behind a sine, from theta, p, q."""
     if K == 0:
-        return (sine(z[0], FAST),)
-    h, c = sincos(z[0], FAST)
+        return (sine(z[0], SINES),)
+    h, c = sincos(z[0], SINES)
     channels = (h,)
     p = ()
     for k in tl.static_range(K):
@@ -62,15 +65,15 @@ def _activated(z, M, m_row, live, K: tl.constexpr, R: tl.constexpr, FAST: tl.con
 @triton.jit
 def _hidden(
     z, high, low, scales, bias, l, net, M, m_row, live, K: tl.constexpr, R: tl.constexpr, WIDTH: tl.constexpr,
-    FAST: tl.constexpr, MODE: tl.constexpr,
+    SINES: tl.constexpr, MODE: tl.constexpr,
 ):  # fmt: skip
     """(2), (3) and (1): the channels theta, p, q of sine layer l + 1 from those of layer l."""
     at = (l * tl.num_programs(1) + net) * WIDTH + tl.arange(0, WIDTH)
     weight = tl.load(scales + at)
-    channels = _activated(z, M, m_row, live, K, R, FAST)
-    found = (_product(channels[0], high, low, weight, MODE) + tl.load(bias + at)[None, :],)
+    channels = _activated(z, M, m_row, live, K, R, SINES)
+    found = (_product(channels[0], high, low, weight, True, MODE) + tl.load(bias + at)[None, :],)
     for c in tl.static_range(1, 1 + K + R):
-        found = found + (_product(channels[c], high, low, weight, MODE),)
+        found = found + (_product(channels[c], high, low, weight, False, MODE),)
     return found
 
 
@@ -123,7 +126,7 @@ def whole(
     S, first, first_bias, P, scales, bias, last, last_bias, M, Y, N, H, H_last, m_stride,
     origin, step, start, shape, gain, offset,
     D: tl.constexpr, O: tl.constexpr, L: tl.constexpr, K: tl.constexpr, R: tl.constexpr, WIDTH: tl.constexpr,
-    PARTS: tl.constexpr, GRID: tl.constexpr, LEVELS: tl.constexpr, HOIST: tl.constexpr, FAST: tl.constexpr,
+    PARTS: tl.constexpr, GRID: tl.constexpr, LEVELS: tl.constexpr, HOIST: tl.constexpr, SINES: tl.constexpr,
     MODE: tl.constexpr, BM: tl.constexpr,
 ):  # fmt: skip
     """(1) to (4) for tiles of BM points, program after program, of the networks on axis 1.
@@ -150,12 +153,12 @@ def whole(
         if HOIST:
             for l in tl.static_range(L):
                 high, low = matrices[l]
-                z = _hidden(z, high, low, scales, bias, l, net, M, m_row, live, K, R, WIDTH, FAST, MODE)
+                z = _hidden(z, high, low, scales, bias, l, net, M, m_row, live, K, R, WIDTH, SINES, MODE)
         else:
             for l in range(L):
                 high, low = _matrix(P, l, net, WIDTH, PARTS)
-                z = _hidden(z, high, low, scales, bias, l, net, M, m_row, live, K, R, WIDTH, FAST, MODE)
-        channels = _activated(z, M, m_row, live, K, R, FAST)
+                z = _hidden(z, high, low, scales, bias, l, net, M, m_row, live, K, R, WIDTH, SINES, MODE)
+        channels = _activated(z, M, m_row, live, K, R, SINES)
         for o in range(O):
             w = tl.load(last + (net * O + o) * H_last + n, mask=n < H_last, other=0.0)
             for c in tl.static_range(1 + K + R):
@@ -188,11 +191,13 @@ NO_GRID = Grid((0.0,), (0.0,), (0,), (1,), 1.0, 0.0)
 LEVELS = {torch.uint8: 255, torch.uint16: 65535}
 
 
-def fits(inputs: int, units: Sequence[int], channels: int, mode: str) -> bool:
+def fits(
+    device: torch.device, inputs: int, units: Sequence[int], channels: int, mode: str, *, grid: bool = False
+) -> bool:
     """Whether `whole` serves passes of so many channels through networks of these sizes; for any number of points."""
-    widths = {padded(count) for count in units}
-    # The first layer's code grows with every coordinate.
-    return len(widths) == 1 and max(widths) <= widest(channels, mode) and inputs <= 16
+    width = padded(units[0])
+    same = all(padded(count) == width for count in units) and width.bit_count() == 1
+    return same and width <= widest(device, inputs, channels, mode, grid=grid)
 
 
 def fused(net: Network, S: Tensor | None, Y: Tensor, M: Tensor | None = None, grid: Grid = NO_GRID) -> None:
@@ -212,7 +217,8 @@ def fused(net: Network, S: Tensor | None, Y: Tensor, M: Tensor | None = None, gr
     R, K = (0, 0) if M is None else M.shape[-3:-1]
     tile = whole_tile(Y.device, C, width, hidden, parts)
     sizes: dict[str, Any] = {"D": net.inputs, "O": O, "L": hidden, "K": K, "R": R, "WIDTH": width, "PARTS": parts}
-    modes: dict[str, Any] = {"GRID": S is None, "LEVELS": LEVELS.get(Y.dtype, 0), "FAST": net.fast, "MODE": net.mode}
+    sines = whole_sines(Y.device, C, width, net.sines)
+    modes: dict[str, Any] = {"GRID": S is None, "LEVELS": LEVELS.get(Y.dtype, 0), "SINES": sines, "MODE": net.mode}
     points, forms = net.first if S is None else S, net.first if M is None else M
     stride = M.stride(0) if M is not None and M.ndim == 4 else 0
     buffers = points, net.first, net.first_bias, *weights, net.last, net.last_bias, forms, Y
@@ -229,14 +235,23 @@ def _programs(device: torch.device) -> int:
 
 
 def grid_value(net: Network, Y: Tensor, grid: Grid, rows: int) -> None:
-    """The same a layer at a time, for one network that does not fit: `rows` pixels at a time."""
-    N, O, H = *Y.shape[1:], net.units[-1]
+    """The same for one network that does not fit with a grid: `rows` pixels at a time, whose points are stored."""
+    N, O = Y.shape[1:]
     for first in range(0, N, rows):
         n = min(rows, N - first)
         S = net.first.new_empty(1, n, net.inputs)
         *axes, gain, offset = grid.arguments()
         launch(grid_points, (triton.cdiv(n, 128),), S, first, n, *axes, D=net.inputs, BM=128, num_warps=4)
-        last, _ = jet_sweep(net, S, S.new_empty(0, 0, 0), n, keep=False)
-        values, out = projected(last, net.last, n, 1, H, H, O), Y[0, first : first + n]
-        arguments = values, net.last_bias, out, n, O, gain, offset, LEVELS.get(Y.dtype, 0)
+        arguments = _values(net, S), Y[0, first : first + n], n * O, gain, offset, LEVELS.get(Y.dtype, 0)
         launch(grid_pixels, (triton.cdiv(n * O, 128),), *arguments, BM=128, num_warps=4)
+
+
+def _values(net: Network, S: Tensor) -> Tensor:
+    """Values [1, n, O] at points S [1, n, D]."""
+    n, O, H = S.shape[1], net.outputs, net.units[-1]
+    if fits(S.device, net.inputs, net.units, 1, net.mode):
+        Y = S.new_empty(1, 1, n, O)
+        fused(net, S[:, None], Y)
+        return Y[0]
+    last, _ = jet_sweep(net, S, S.new_empty(0, 0, 0), n, keep=False)
+    return projected(last, net.last, n, 1, H, H, O) + net.last_bias

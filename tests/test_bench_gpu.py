@@ -21,7 +21,7 @@ pytest.importorskip("triton", reason="the benchmark of the GPU imports Triton")
 
 from fastsiren.bench import roofline
 from fastsiren.bench.__main__ import main
-from fastsiren.bench.gpu import cases, checks, command, pool, sanitizer, tuned, worker
+from fastsiren.bench.gpu import cases, checks, command, pool, sanitizer, tune, tuned, worker
 from fastsiren.bench.gpu.items import Outcome
 from fastsiren.bench.gpu.pool import Record, Settings
 from fastsiren.bench.gpu.rows import GpuRow, device_of, rows_of
@@ -249,6 +249,17 @@ def test_tuned_tiles_are_in_the_form_that_kernels_read(settings):
     with tuned.applied(settings):
         assert list(configs.layer_tile(*arguments).values()) == tile
     assert configs.layer_tile(*arguments) == before != dict(zip(before, tile))
+
+
+def test_tuned_sines_are_those_of_the_special_function_unit(settings):
+    key = tune.parse("sines-c1-w64-fp16")
+    tuned.write(settings, {key.entry: key.entered({"SINES": "half"})})
+    with tuned.applied(settings):
+        found = [
+            configs.whole_sines(torch.device("cpu"), 1, width, sines)
+            for width, sines in ((64, "unit"), (128, "unit"), (64, "exact"))
+        ]
+    assert found == ["half", "unit", "exact"]
 
 
 def example(**changed: Any) -> GpuRow:

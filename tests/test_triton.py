@@ -148,6 +148,42 @@ def test_precisions(made, precision):
         assert max(map(rms, grads, wanted)) <= BOUNDS[precision][3]
 
 
+@pytest.mark.parametrize("precision", BOUNDS)
+def test_tangents_beyond_fp16(precision):
+    # Seven channels go a layer at a time, through buffers between the layers.
+    net = oracle.network((3, 16, 16, 16, 1), (30.0,) * 3, dtype=torch.float32)
+    x, V = oracle.points(net, 20), 1e8 * torch.eye(3)
+    forms = torch.diag_embed(torch.eye(3))
+    with fastsiren.use_backend("triton"), fastsiren.precision(precision):
+        y, *derivatives = functional.jet(x, net.weights, net.biases, V, forms, omegas=net.omegas)
+    wide = net.double()
+    y_exact, *exact = oracle.jet(wide, x.double(), V.double(), forms.double())
+    assert rms(y, y_exact) <= BOUNDS[precision][0]
+    for found, wanted, bound in zip(derivatives, exact, BOUNDS[precision][1:], strict=False):
+        if precision == "fp16":
+            assert not found.isfinite().any()
+        else:
+            assert rms(found, wanted) <= bound
+
+
+@pytest.mark.parametrize(("inputs", "kernel"), [(2, "whole"), (4, "jet_layer")])
+def test_widest_layers_on_the_chip(monkeypatch, inputs, kernel):
+    launched, launch = [], configs.launch
+    for module in (whole, jet):
+        monkeypatch.setattr(module, "launch", lambda k, *rest, **given: launched.append(k) or launch(k, *rest, **given))
+    net = oracle.network((inputs, 256, 256, 2), (30.0, 30.0), dtype=torch.float32)
+    shape = (3, 2) if inputs == 2 else (3, 1, 1, 2)
+    axes = [torch.linspace(-1, 1, n).double() if n > 1 else torch.zeros(1).double() for n in shape]
+    x = torch.cartesian_prod(*axes)
+    exact = oracle.value(net.double(), x)
+    found, out = (torch.empty(6, 2) for _ in range(2))
+    found = TRITON.call("value_fwd", x.float(), *net, precision="fp16")
+    TRITON.call("grid_fwd", [-1.0 if n > 1 else 0.0 for n in shape], [2 / (n - 1) if n > 1 else 1.0 for n in shape],
+                [0] * inputs, shape, *net, out=out, gain=1.0, offset=0.0, precision="fp16")  # fmt: skip
+    assert kernel in {each.__name__ for each in launched} and rms(found, exact) <= BOUNDS["fp16"][0]
+    assert torch.equal(found, out)
+
+
 def test_precision_of_a_module():
     torch.manual_seed(3)
     modules = [fastsiren.Siren(2, 32, 2, 1, precision=p) for p in (None, "fp16", "fp32")]

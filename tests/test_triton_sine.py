@@ -19,20 +19,20 @@ NEAR, FAR = (1e6, ABSOLUTE), (5e6, 1e-6)
 
 
 @triton.jit
-def both(Z, sine, cosine, alone, count, FAST: tl.constexpr, BLOCK: tl.constexpr):
+def both(Z, sine, cosine, alone, count, SINES: tl.constexpr, BLOCK: tl.constexpr):
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     live = i < count
     z = tl.load(Z + i, mask=live, other=0.0)
-    s, c = kernels.sincos(z, FAST)
+    s, c = kernels.sincos(z, SINES)
     tl.store(sine + i, s, mask=live)
     tl.store(cosine + i, c, mask=live)
-    tl.store(alone + i, kernels.sine(z, FAST), mask=live)
+    tl.store(alone + i, kernels.sine(z, SINES), mask=live)
 
 
-def run(z: Tensor, fast: bool = False) -> tuple[Tensor, Tensor]:
+def run(z: Tensor, sines: str = "exact") -> tuple[Tensor, Tensor]:
     """Sine and cosine; the sine alone has the same bits."""
     sine, cosine, alone = (torch.full_like(z, 7.0) for _ in range(3))
-    both[(triton.cdiv(len(z), 4096),)](z, sine, cosine, alone, len(z), FAST=fast, BLOCK=4096)
+    both[(triton.cdiv(len(z), 4096),)](z, sine, cosine, alone, len(z), SINES=sines, BLOCK=4096)
     bits = torch.int32 if z.dtype == torch.float32 else torch.int64
     same = (sine.view(bits) == alone.view(bits)) | (sine.isnan() & alone.isnan())
     assert same.all(), f"sine({z[~same][0].item()!r}) has other bits than that of sincos"
@@ -88,12 +88,25 @@ def test_symmetry_and_range():
     assert max(sine.abs().max().item(), cosine.abs().max().item()) <= 1 + 2.0**-23
 
 
-def test_fast_reduction():
-    # The interpreter has no hardware sine: this is the reduction alone.
-    z = oracle.uniform(50_000, bound=1e5, seed=4, dtype=torch.float32)
-    for ours, wanted in zip(run(z, fast=True), (z.double().sin(), z.double().cos()), strict=True):
+@pytest.mark.parametrize("sines", ["unit", "half"])
+def test_beside_narrow_operands(sines):
+    # The interpreter has no special function unit: of that half this is the reduction alone.
+    k = torch.arange(-4096, 4096, dtype=torch.float64)
+    turns = torch.cat([(k * math.pi / 2).float(), torch.nextafter((k * math.pi / 2).float(), torch.tensor(math.inf))])
+    # Each number as the first and as the second of a pair.
+    z = torch.cat([oracle.uniform(50_000, bound=1e5, seed=4, dtype=torch.float32), turns]).repeat_interleave(2)
+    for ours, wanted in zip(run(z, sines), (z.double().sin(), z.double().cos()), strict=True):
         assert (ours.double() - wanted).abs().max() <= 5e-7
-    assert all(t.isnan().all() for t in run(torch.tensor([math.nan, math.inf, 3e7, -3e38]), fast=True))
+    assert all(t.isnan().all() for t in run(torch.tensor([math.nan, math.nan, math.inf, math.inf]), sines))
+    # Here fp32 numbers are half a period apart and more: no sine means anything, but it is one, or NaN.
+    for found in run(torch.tensor([3e7, 3e7, -3e38, -3e38]), sines):
+        assert (found.isnan() | (found.abs() <= 1)).all()
+
+
+def test_half_of_the_sines_by_each_way():
+    z = oracle.uniform(4096, bound=30.0, seed=6, dtype=torch.float32)
+    half, unit = (torch.stack(run(z, sines)) for sines in ("half", "unit"))
+    assert torch.equal(half[:, ::2], unit[:, ::2]) and not torch.equal(half[:, 1::2], unit[:, 1::2])
 
 
 def test_float64():

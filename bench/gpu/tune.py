@@ -1,8 +1,8 @@
-"""Tuning of `gpu`: tiles of the layer kernels and of the fused kernel, by channels, width and mode.
+"""Tuning of `gpu`: tiles of the layer kernels and of the fused kernel, and its sines, by channels, width and mode.
 
 layer: a key of the table serves every kernel of a layer with these channels, so what is timed is a forward and a
-backward together, and a tile that is faster goes into the table. whole: the fused forward has no table; its times are
-recorded.
+backward together, and a tile that is faster goes into the table. whole: tiles of the fused forward have no table; their
+times are recorded. sines: what the sines of the fused forward come from; what is faster goes into the table.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .pool import Settings
 
 POINTS = 20 if INTERPRETED else 1 << 16
 CANDIDATES = 2 if INTERPRETED else 8
-NAME = re.compile(r"(layer|whole)-c(\d+)-w(\d+)-(fp32|fp16)")
+NAME = re.compile(r"(layer|whole|sines)-c(\d+)-w(\d+)-(fp32|fp16)")
 # Directions and forms of a jet with so many channels.
 JETS = {1: (0, 0), 3: (2, 0), 4: (2, 1), 5: (3, 1)}
 # How much faster a tile has to be: less is noise.
@@ -48,6 +48,8 @@ class Key(NamedTuple):
     @property
     def entry(self) -> str:
         """The key of the table."""
+        if self.kernels == "sines":
+            return f"sm_{configs.architecture(DEVICE)} sines {self.channels} {self.width}"
         return f"sm_{configs.architecture(DEVICE)} {self.channels} {self.width} {self.width} {self.mode}"
 
     @property
@@ -56,18 +58,22 @@ class Key(NamedTuple):
         K, R = JETS[self.channels]
         return Case("jet", square(self.width, max(2, K)), POINTS, self.mode, K, R)
 
+    def entered(self, tile: dict[str, Any]) -> Any:
+        """What the table holds of a tile, or of sines."""
+        return tile["SINES"] if self.kernels == "sines" else list(tile.values())
+
     def using(self, tile: dict[str, Any]) -> AbstractContextManager[object]:
-        """Let the kernels run with a tile."""
-        if self.kernels == "layer":
-            return tuned.using({self.entry: list(tile.values())})
-        return mock.patch.object(whole, "whole_tile", lambda *sizes: tile)
+        """Let the kernels run with a tile, or with sines."""
+        if self.kernels == "whole":
+            return mock.patch.object(whole, "whole_tile", lambda *sizes: tile)
+        return tuned.using({self.entry: self.entered(tile)})
 
 
 def items(settings: Settings) -> list[str]:
     """Return the keys, those of the rows that matter first."""
     if settings.quick:
         sizes = ("c4-w16-fp16",) if INTERPRETED else ("c4-w64-fp16",)
-        return [f"{kernels}-{size}" for kernels in ("layer", "whole") for size in sizes]
+        return [f"{kernels}-{size}" for kernels in ("layer", "whole", "sines") for size in sizes]
     return [f"{kernels}-c{channels}-w{width}-{mode}" for kernels, width, channels, mode in _all()]
 
 
@@ -76,6 +82,8 @@ def _all() -> Iterator[tuple[str, int, int, str]]:
     yield from itertools.product(("layer",), (256,), (4, 1, 5), modes)
     yield from itertools.product(("whole",), (64, 128), (1,), modes)
     yield from itertools.product(("whole",), (64,), (4,), modes)
+    yield from itertools.product(("sines",), (64, 128), (1,), ("fp16",))
+    yield from itertools.product(("sines",), (64,), (4,), ("fp16",))
     yield from itertools.product(("layer",), (512,), (4,), modes)
 
 
@@ -88,7 +96,9 @@ def parse(name: str) -> Key:
 
 
 def candidates(key: Key, made: Given) -> list[dict[str, Any]]:
-    """Return tiles to try, the largest ones first."""
+    """Return tiles to try, the largest ones first, or sines."""
+    if key.kernels == "sines":
+        return [{"SINES": "half"}]
     found = layer_tiles(key) if key.kernels == "layer" else whole_tiles(key, made)
     return list(itertools.islice(found, CANDIDATES))
 
@@ -174,9 +184,9 @@ def run(name: str, settings: Settings) -> Outcome:
     samples = timing.interleave(calls, seconds=0.0, min_rounds=1 if INTERPRETED else 5, clock=clock)
     ms = {words: 1e3 * timing.spread(times).median for words, times in samples.items()}
     best = min(ms, key=lambda words: ms[words])
-    if key.kernels == "layer" and ms[best] < GAIN * ms["shipped"]:
-        tuned.write(settings, {key.entry: list(tiles[best].values())})
-    line = f"shipped {ms['shipped']:.3g} ms; best of {len(tiles)} tiles is {best}, {ms[best]:.3g} ms"
+    if key.kernels != "whole" and ms[best] < GAIN * ms["shipped"]:
+        tuned.write(settings, {key.entry: key.entered(tiles[best])})
+    line = f"shipped {ms['shipped']:.3g} ms; best of {len(tiles)} others is {best}, {ms[best]:.3g} ms"
     return Outcome("measured", line, {"entry": key.entry, "ms": ms})
 
 

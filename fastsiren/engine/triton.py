@@ -30,6 +30,7 @@ from fastsiren.engine.triton_chunk import (
 )
 from fastsiren.engine.triton_loss import loss_fwd
 from fastsiren.kernels.adjoint import contracted
+from fastsiren.kernels.configs import PIXEL_ROWS
 from fastsiren.kernels.jet import jet_reverse, jet_sweep
 from fastsiren.kernels.weight_grad import WeightGrads
 from fastsiren.kernels.whole import Grid, fused, grid_value
@@ -87,7 +88,7 @@ def jet_fwd(
     K, R = directions.shape[-2], forms.shape[-3]
     y, T, S = x.new_empty(N, O), x.new_empty(N, K, O), x.new_empty(N, R, O)
     # What stays on the chip needs no chunks of rows.
-    for chunk in net.chunks(N, 1 + K + R, fused=net.fit(1 + K + R)):
+    for chunk in net.chunks(N, 1 + K + R, fused=net.fit(1 + K + R), kept=False):
         rows = chunk.rows
         y[rows], T[rows], S[rows] = jet_results(net, jet_outputs(points, chunk), K)
     return y, T, S
@@ -241,7 +242,7 @@ def grid_fwd(
     offset: float,
     precision: str = "fp32",
 ) -> None:
-    """Decode a grid straight into `out`; its coordinates are never stored."""
+    """Decode a grid straight into `out`; coordinates of more than a few of its points are never stored."""
     net = Networks(weights, biases, omegas, precision)
     size = math.prod(shape), net.outputs
     if out.device != net.like.device or out.dtype not in PIXELS or tuple(out.shape) != size or not out.is_contiguous():
@@ -251,10 +252,10 @@ def grid_fwd(
         )
     grid = Grid(origin, step, start, shape, gain, offset)
     kernels = net.packed(slice(0, 1))
-    if net.fit(1):
+    if net.fit(1, grid=True):
         fused(kernels, None, out[None, None], grid=grid)
     else:
-        grid_value(kernels, out[None], grid, net.chunk_rows(1))
+        grid_value(kernels, out[None], grid, PIXEL_ROWS if net.fit(1) else net.chunk_rows(1, kept=False))
 
 
 def with_precision(precision: str) -> SimpleNamespace:

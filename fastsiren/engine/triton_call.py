@@ -114,23 +114,25 @@ class Networks:
             raise ValueError(f"x: got {x.shape[0]} points for {self.count} networks, expected as many for each")
         return self.check("x", x, x.shape[0], self.inputs).view(self.count, -1, self.inputs)
 
-    def fit(self, channels: int) -> bool:
-        """Whether a forward pass of so many channels stays on the chip."""
-        return fits(self.inputs, self.units, channels, self.mode)
+    def fit(self, channels: int, *, grid: bool = False) -> bool:
+        """Whether a forward pass of so many channels, or of a grid, stays on the chip."""
+        return fits(self.like.device, self.inputs, self.units, channels, self.mode, grid=grid)
 
-    def chunk_rows(self, channels: int) -> int:
-        """Rows of a chunk; they depend on the sizes of a network and the channels alone."""
-        return configs.chunk_rows(channels, max(*map(configs.padded, self.units), self.inputs, self.outputs))
+    def chunk_rows(self, channels: int, *, kept: bool = True) -> int:
+        """Rows of a chunk, more where no layer's channels are kept; they depend on sizes and channels alone."""
+        rows = configs.chunk_rows(channels, max(*map(configs.padded, self.units), self.inputs, self.outputs))
+        # A launch for as many channels as a Laplacian has takes longer on a GPU than it takes to make.
+        return rows if kept else rows * max(1, 4 // channels)
 
     def packed(self, networks: slice) -> Network:
         """Some of the networks as kernels take them."""
         weights, biases = ([tensor[networks] for tensor in group] for group in (self.weights, self.biases))
         return prepare(weights, biases, self.omegas, self.mode)
 
-    def chunks(self, N: int, channels: int, *, fused: bool = False) -> Iterator[Chunk]:
+    def chunks(self, N: int, channels: int, *, fused: bool = False, kept: bool = True) -> Iterator[Chunk]:
         """The work of a call on N rows; with `fused`, of one whose rows need no memory each."""
         n = N // self.count
-        size = n if fused else self.chunk_rows(channels)
+        size = n if fused else self.chunk_rows(channels, kept=kept)
         widths = [configs.padded(units) for units in self.units]
         # Offsets in packed matrices and their gradients stay within 32 bits.
         most = min(MOST_NETWORKS, configs.BUFFER_ELEMENTS // (4 * len(widths) * max(widths) ** 2))
