@@ -251,7 +251,8 @@ def test_tuned_tiles_are_in_the_form_that_kernels_read(settings):
     assert configs.layer_tile(*arguments) == before != dict(zip(before, tile))
 
 
-def test_tuned_sines_are_those_of_the_special_function_unit(settings):
+def test_tuned_sines_are_those_of_the_special_function_unit(settings, monkeypatch):
+    monkeypatch.setattr(tune, "DEVICE", torch.device("cpu"))
     key = tune.parse("sines-c1-w64-fp16")
     tuned.write(settings, {key.entry: key.entered({"SINES": "half"})})
     with tuned.applied(settings):
