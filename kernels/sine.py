@@ -72,34 +72,6 @@ def _sine_fp32(z):
     return tl.where((q & 2) != 0, -value, value)
 
 
-@triton.jit
-def _sincos_fp32(z):
-    q, r = _quarters(z)
-    r2 = r * r
-    s = tl.fma(tl.fma(tl.fma(-1.9515295891e-4, r2, 8.3321608736e-3), r2, -1.6666654611e-1), r2 * r, r)
-    c = tl.fma(tl.fma(2.443315711809948e-5, r2, -1.388731625493765e-3), r2, 4.166664568298827e-2)
-    c = tl.fma(tl.fma(c, r2, -0.5), r2, 1.0)
-    odd = (q & 1) != 0
-    sine = tl.where(odd, c, s)
-    cosine = tl.where(odd, s, c)
-    return tl.where((q & 2) != 0, -sine, sine), tl.where(((q + 1) & 2) != 0, -cosine, cosine)
-
-
-@triton.jit
-def _sine_fp32(z):
-    # One polynomial with the coefficients of the sine or of the cosine: a choice between two whole polynomials would be
-    # compiled to a branch per number. Bit for bit the sine of _sincos_fp32.
-    q, r = _quarters(z)
-    r2 = r * r
-    odd = (q & 1) != 0
-    p = tl.where(odd, 2.443315711809948e-5, 0.0)
-    p = tl.fma(p, r2, tl.where(odd, -1.388731625493765e-3, -1.9515295891e-4))
-    p = tl.fma(p, r2, tl.where(odd, 4.166664568298827e-2, 8.3321608736e-3))
-    p = tl.fma(p, r2, tl.where(odd, -0.5, -1.6666654611e-1))
-    value = tl.fma(p, tl.where(odd, r2, r2 * r), tl.where(odd, 1.0, r))
-    return tl.where((q & 2) != 0, -value, value)
-
-
 if INTERPRETED:
     # The interpreter has no device library; its sine is exact to the last bit or so.
     @triton.jit
