@@ -55,6 +55,7 @@ def add_experiments(commands: argparse._SubParsersAction[argparse.ArgumentParser
         "names", nargs="*", metavar="NAME", help="some of them, see fastsiren solve --list; default all"
     )
     parser.add_argument("--quick", action="store_true", help="with the settings of --quick")
+    parser.add_argument("--compare", action="store_true", help="train the networks that each is compared with, too")
     parser.add_argument("--table", action="store_true", help="print the recorded rows as Markdown and stop")
     parser.add_argument("--threads", type=int, help="default: what torch chose")
     parser.add_argument(
@@ -124,7 +125,8 @@ def run_experiments(options: argparse.Namespace, arguments: list[str]) -> int:
         return 0
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    return experiments.run(options.names, options.keep, options.out, quick=options.quick)
+    given = {"quick": options.quick, "compare": options.compare}
+    return experiments.run(options.names, options.keep, options.out, **given)
 
 
 def run_roofline(options: argparse.Namespace, arguments: list[str]) -> int:

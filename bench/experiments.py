@@ -94,10 +94,10 @@ def step_times(experiment: Experiment, seconds: float = SECONDS) -> tuple[float,
     return fast, slow, timing.ratio(samples["plain"], samples["ours"]).median
 
 
-def measure(name: str, home: Path, *, quick: bool) -> list[dict[str, Any]]:
+def measure(name: str, home: Path, *, quick: bool, compare: bool = False) -> list[dict[str, Any]]:
     """Run one experiment in this process; a dictionary of the columns of `Outcome` per network."""
     kind = find(name)
-    compare = not quick and len(kind(kind.quick).contenders()) > 1
+    compare = compare and len(kind(kind.quick).contenders()) > 1
     solution = solve(
         kind, out=home / name, overwrite=True, quick=quick, compare=compare, options=Options(progress=False)
     )
@@ -116,7 +116,7 @@ def measure(name: str, home: Path, *, quick: bool) -> list[dict[str, Any]]:
     return rows
 
 
-def run(names: Sequence[str], home: Path, out: Path, *, quick: bool) -> int:
+def run(names: Sequence[str], home: Path, out: Path, *, quick: bool, compare: bool = False) -> int:
     """Run experiments one after another; one that fails is reported and the others go on.
 
     Args:
@@ -124,6 +124,7 @@ def run(names: Sequence[str], home: Path, out: Path, *, quick: bool) -> int:
         home: Folder of pictures and figures, one folder per experiment.
         out: Folder of experiments.csv.
         quick: With the settings of `--quick`.
+        compare: Train the networks that each is compared with, too, where there are any.
 
     Returns:
         1 if one failed, else 0.
@@ -137,6 +138,7 @@ def run(names: Sequence[str], home: Path, out: Path, *, quick: bool) -> int:
             name,
             str(home),
             *(["--quick"] if quick else []),
+            *(["--compare"] if compare else []),
         ]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
@@ -181,8 +183,9 @@ def main() -> None:
     parser.add_argument("name", choices=EXPERIMENTS)
     parser.add_argument("home", type=Path)
     parser.add_argument("--quick", action="store_true")
-    arguments = parser.parse_args()
-    print(json.dumps(measure(arguments.name, arguments.home, quick=arguments.quick)))
+    parser.add_argument("--compare", action="store_true")
+    given = parser.parse_args()
+    print(json.dumps(measure(given.name, given.home, quick=given.quick, compare=given.compare)))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,10 @@ def test_columns_of_one_experiment(small, tmp_path, monkeypatch):
     assert (row["experiment"], row["network"], row["merit"], row["steps"]) == ("image", "sine", "PSNR", 40)
     assert row["ratio"] > 0 and row["step_ms"] > 0 and row["peak_mb"] > 1
     assert (tmp_path / "image" / "result.json").exists()
+    made = dict.fromkeys(("sine", "tanh"), small(small.quick).siren)
+    monkeypatch.setattr(small, "contenders", lambda self: made)
+    ours, other = experiments.measure("image", tmp_path, quick=True, compare=True)
+    assert (ours["network"], other["network"], other["backend"]) == ("sine", "tanh", "torch")
 
 
 def test_steps_that_differ_are_not_timed(small, monkeypatch):
