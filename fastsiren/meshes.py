@@ -15,10 +15,12 @@ from .faults import InputError, UsageError
 from .files import atomic_output, open_input
 from .tensorfile import Array
 
-__all__ = ["FORMATS", "Mesh", "encode", "read", "write"]
+__all__ = ["FORMATS", "Mesh", "check", "encode", "read", "write"]
 
 FORMATS = ("ply", "obj")
 _XYZ, _NORMALS = ("x", "y", "z"), ("nx", "ny", "nz")
+# Areas and distances of larger coordinates, or of smaller shapes, are beyond float32.
+_LARGEST, _SMALLEST = 1e15, 1e-15
 
 
 class Mesh(NamedTuple):
@@ -64,30 +66,52 @@ def read(path: str | os.PathLike[str]) -> Mesh:
         data = file.read()
     try:
         mesh = _READERS[kind](data)
-        _check(mesh)
+        check(mesh)
     except InputError as error:
         raise InputError(f"cannot read {path}: {error}") from None
     return mesh if mesh.normals is None else mesh._replace(normals=_unit(mesh.normals))
 
 
-def _check(mesh: Mesh) -> None:
+def check(mesh: Mesh) -> None:
+    """Refuse a mesh that is no surface.
+
+    Raises:
+        InputError: Numbers are not finite, too large or too close to each other, faces name vertices that are none, or
+            there are neither faces with an area nor normals.
+    """
     vertices, faces, normals = mesh
     if len(vertices) < 3:
         raise InputError(f"it has {len(vertices)} points, at least 3 are needed")
     for numbers in (vertices, normals):
         if numbers is not None and not np.isfinite(numbers).all():
             raise InputError("it holds NaN or infinity; export it again")
-    if len(faces) and not (faces.min() >= 0 and faces.max() < len(vertices)):
-        wrong = faces.max() if faces.min() >= 0 else faces.min()
-        raise InputError(f"a face names vertex {wrong} of {len(vertices)}, counted from 0")
-    if not len(faces) and normals is None:
+    _check_size(vertices)
+    if len(faces):
+        _check_faces(mesh)
+    elif normals is None:
         raise InputError("it has neither faces nor normals; export it with normals")
     if normals is not None and not normals.any(1).all():
         raise InputError(f"{int((~normals.any(1)).sum())} of its normals have no length; export it again")
-    if len(faces) and not _areas(mesh).any():
-        raise InputError("none of its faces has an area")
-    if not np.ptp(vertices, 0).any():
+
+
+def _check_size(vertices: Array) -> None:
+    largest = np.abs(vertices).max()
+    if largest > _LARGEST:
+        raise InputError(f"it has a coordinate of magnitude {largest:.3g}, at most {_LARGEST:g} is read; scale it")
+    size = np.ptp(vertices, 0).max()
+    if size == 0:
         raise InputError("all its points are the same")
+    if size < _SMALLEST:
+        raise InputError(f"it is {size:.3g} large, at least {_SMALLEST:g} is needed; scale it")
+
+
+def _check_faces(mesh: Mesh) -> None:
+    vertices, faces, _ = mesh
+    if not (faces.min() >= 0 and faces.max() < len(vertices)):
+        wrong = faces.max() if faces.min() >= 0 else faces.min()
+        raise InputError(f"a face names vertex {wrong} of {len(vertices)}, counted from 0")
+    if not _areas(mesh).any():
+        raise InputError("none of its faces has an area")
 
 
 def _areas(mesh: Mesh) -> Array:
@@ -96,6 +120,8 @@ def _areas(mesh: Mesh) -> Array:
 
 
 def _unit(vectors: Array) -> Array:
+    # Squares of very long or short ones are beyond float64.
+    vectors = vectors / np.abs(vectors).max(1, keepdims=True)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
@@ -125,6 +151,8 @@ def _read_obj(data: bytes) -> Mesh:
         # A backslash at the end of a line joins it to the next.
         for words in (line.split() for line in data.replace(b"\\\n", b" ").splitlines()):
             if words[:1] == [b"v"]:
+                if len(words) < 4:
+                    raise ValueError(f"a vertex has {len(words) - 1} coordinates, expected 3")
                 vertices.append(words[1:4])
             elif words[:1] == [b"f"]:
                 named = [int(word.partition(b"/")[0]) for word in words[1:]]
@@ -132,11 +160,12 @@ def _read_obj(data: bytes) -> Mesh:
                 corners += [place - 1 if place > 0 else len(vertices) + place for place in named]
                 lengths.append(len(named))
         points = np.array(vertices, np.float64).reshape(len(vertices), 3)
-    except ValueError as error:
+        indices = np.array(corners, np.int64)
+    except (ValueError, OverflowError) as error:
         raise InputError(f"a line of it is not understood ({error})") from None
     if not lengths:
         raise InputError("it has no faces")
-    return Mesh(points, _fans(ply.Lists(np.array(lengths), np.array(corners, np.int64))))
+    return Mesh(points, _fans(ply.Lists(np.array(lengths), indices)))
 
 
 def _read_off(data: bytes) -> Mesh:
@@ -151,19 +180,20 @@ def _read_off(data: bytes) -> Mesh:
             raise IndexError
         vertices = np.array([words[:3] for words in lines[1 : 1 + count]], np.float64).reshape(count, 3)
         rows = [[int(word) for word in words[: 1 + int(words[0])]] for words in lines[1 + count :][:polygons]]
+        lengths = np.array([int(words[0]) for words in lines[1 + count :][:polygons]], np.int64)
+        corners = np.array([corner for row in rows for corner in row[1:]], np.int64)
     except IndexError:
         raise InputError("it ends before the last of the elements that it counts") from None
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise InputError(f"a line of it is not understood ({error})") from None
-    if any(len(row) != 1 + row[0] for row in rows):
-        raise InputError("a face has fewer corners than it says")
-    lengths, corners = [row[0] for row in rows], [corner for row in rows for corner in row[1:]]
-    return Mesh(vertices, _fans(ply.Lists(np.array(lengths, np.int64), np.array(corners, np.int64))))
+    if any(len(row) != 1 + length for row, length in zip(rows, lengths, strict=True)):
+        raise InputError("a face has not as many corners as it says")
+    return Mesh(vertices, _fans(ply.Lists(lengths, corners)))
 
 
 def _read_xyz(data: bytes) -> Mesh:
-    if not data.strip():
-        raise InputError("it is empty")
+    if not any(line.partition(b"#")[0].strip() for line in data.splitlines()):
+        raise InputError("it has no points")
     try:
         table = np.loadtxt(io.BytesIO(data), np.float64, comments="#", ndmin=2)
     except ValueError as error:
@@ -180,7 +210,8 @@ def _no_faces() -> Array:
 def _fans(polygons: ply.Lists) -> Array:  # [F, 3]
     """Triangles that fan out from the first corner of each polygon."""
     lengths, corners = polygons.lengths.astype(np.int64), polygons.values
-    if not (corners == np.rint(corners)).all():
+    # Of float64, integers up to this are exact.
+    if not ((corners == np.rint(corners)) & (np.abs(corners) <= 2**53)).all():
         raise InputError("a face names a vertex by a number that is none")
     if (lengths < 3).any():
         raise InputError(f"a face has {lengths.min()} corners, at least 3 are needed")

@@ -25,6 +25,7 @@ _KINDS = {
 }
 _TYPES = {name: kind for kind, names in _KINDS.items() for name in names}
 _LONGEST_HEADER = 1 << 16
+_MOST_DIGITS = 18
 
 
 class Lists(NamedTuple):
@@ -68,7 +69,7 @@ def read(data: bytes) -> dict[str, Columns]:
         return {element.name: rows.take(element) for element in elements}
     except (struct.error, IndexError):
         raise InputError("it ends before the last of the elements that its header counts") from None
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise InputError(f"it holds something else than its header says ({error})") from None
 
 
@@ -83,7 +84,7 @@ def _header(data: bytes) -> tuple[str, list[_Element], bytes]:
         match words:
             case ["format", name, *_] if name in _ORDERS:
                 order = _ORDERS[name]
-            case ["element", name, count] if count.isdecimal():
+            case ["element", name, count] if count.isdecimal() and len(count) <= _MOST_DIGITS:
                 elements.append(_Element(name, int(count), []))
             case ["property", "list", length, kind, name] if elements and {length, kind} <= _TYPES.keys():
                 elements[-1].properties.append(_Property(name, _TYPES[kind], _TYPES[length]))

@@ -86,6 +86,12 @@ def test_xyz(tmp_path):
     np.testing.assert_allclose(mesh.normals, (2 * CORNERS - 1) / 3**0.5)
 
 
+@pytest.mark.parametrize("length", ["1e-320", "1e-200", "1e300"])
+def test_normals_of_any_length_become_units(length, tmp_path):
+    mesh = meshes.read(_written(tmp_path, "a.xyz", XYZ.replace(b" 0 1\n", f" 0 {length}\n".encode())))
+    np.testing.assert_allclose(mesh.normals, [[0, 0, 1]] * 3)
+
+
 def test_a_mesh_with_a_hole_or_a_turned_face_is_not_watertight(tmp_path):
     closed = meshes.read(_written(tmp_path, "a.off", off_file(SQUARES)))
     assert not closed._replace(faces=closed.faces[1:]).is_watertight()
@@ -112,6 +118,7 @@ def _with(data, old, new):
 ASCII, BINARY = ply_file("ascii", SQUARES), ply_file("binary_little_endian", SQUARES)
 POINTS, OFF, OBJ = ply_file("ascii", normals=True), off_file(SQUARES), obj_file(SQUARES)
 XYZ = b"0 0 0 0 0 1\n1 0 0 0 0 1\n0 1 0 0 0 1\n"
+LONG = b"9" * 25
 WRONG = {
     "short text": ("a.ply", ASCII[:-4], "ends before"),
     "short binary": ("a.ply", BINARY[:-4], "ends before"),
@@ -119,6 +126,10 @@ WRONG = {
     "short mixed": ("a.ply", ply_file("binary_big_endian", MIXED)[:-3], "ends before"),
     "more than memory": ("a.ply", _with(BINARY, b"vertex 8", b"vertex 900000000000"), "ends before"),
     "more faces than memory": ("a.ply", _with(BINARY, b"face 6", b"face 900000000000"), "ends before"),
+    "rows of too many digits": ("a.ply", _with(ASCII, b"vertex 8", b"vertex " + 5000 * b"9"), "not understood"),
+    "infinite list": ("a.ply", _with(ASCII, b"7 4 0 1 3 2", b"7 inf 0 1 3 2"), "something else"),
+    "infinite corner": ("a.ply", _with(ASCII, b"7 4 0 1 3 2", b"7 4 0 1 3 inf"), "by a number that is none"),
+    "corner beyond integers": ("a.ply", _with(ASCII, b"7 4 0 1 3 2", b"7 4 0 1 3 1e300"), "by a number that is none"),
     "no header": ("a.ply", b"play", "no header"),
     "no end": ("a.ply", BINARY[:40], "no header"),
     "unknown type": ("a.ply", _with(BINARY, b"float x", b"quad x"), "not understood: 'property quad x'"),
@@ -133,16 +144,23 @@ WRONG = {
     "no area": ("a.off", b"OFF\n3 1 0\n0 0 0\n1 0 0\n2 0 0\n3 0 1 2\n", "area"),
     "no OFF": ("a.off", b"8 6 0\n", "OFF"),
     "short OFF": ("a.off", OFF[: OFF.rindex(b"\n")], "ends before"),
-    "short face": ("a.off", _with(OFF, b"4 0 1 3 2 255 0 0", b"4 0 1"), "fewer corners"),
+    "short face": ("a.off", _with(OFF, b"4 0 1 3 2 255 0 0", b"4 0 1"), "not as many corners"),
+    "negative face": ("a.off", _with(OFF, b"4 0 1 3 2 255 0 0", b"-9 0 1 3 2"), "not as many corners"),
+    "long index of OFF": ("a.off", _with(OFF, b"4 0 1 3 2", b"4 0 1 3 " + LONG), "not understood"),
     "empty OFF": ("a.off", b"", "OFF"),
     "word": ("a.off", _with(OFF, b"1.0", b"one"), "not understood"),
     "OBJ word": ("a.obj", _with(OBJ, b"v 0.0", b"v zero"), "not understood"),
-    "OBJ of two numbers": ("a.obj", _with(OBJ, b"v 0.0 0.0 1.0", b"v 0.0 0.0"), "not understood"),
+    "OBJ of two numbers": ("a.obj", _with(OBJ, b"v 0.0 0.0 1.0", b"v 0.0 0.0"), "2 coordinates, expected 3"),
+    "long index of OBJ": ("a.obj", _with(OBJ, b"f 1/1/1", b"f " + LONG), "not understood"),
     "OBJ zero": ("a.obj", _with(OBJ, b"f 1/1/1", b"f 99/1/1"), "names vertex 98 of 8"),
     "no faces": ("a.obj", OBJ[: OBJ.index(b"f ")], "no faces"),
     "no normals": ("a.xyz", b"0 0 0\n1 0 0\n0 1 0\n", "3 numbers, expected 6"),
     "ragged": ("a.xyz", XYZ + b"1 2\n", "not understood"),
-    "empty": ("a.xyz", b"\n", "empty"),
+    "empty": ("a.xyz", b"\n", "no points"),
+    "only a comment": ("a.xyz", b"# x y z\n", "no points"),
+    "far": ("a.xyz", XYZ + b"1e16 0 0 0 0 1\n", "magnitude 1e\\+16, at most 1e\\+15"),
+    "too large to subtract": ("a.xyz", XYZ + b"1e308 0 0 0 0 1\n-1e308 0 0 0 0 1\n", "magnitude 1e\\+308"),
+    "tiny": ("a.xyz", XYZ.replace(b"1 0 0 0", b"1e-16 0 0 0").replace(b"0 1 0 0", b"0 1e-16 0 0"), "1e-16 large"),
     "few": ("a.xyz", XYZ[:24], "2 points"),
     "same": ("a.xyz", b"0 0 0 0 0 1\n" * 5, "the same"),
     "other": ("a.stl", b"solid", "extension is none of .ply, .obj, .off, .xyz"),

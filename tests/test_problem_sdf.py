@@ -118,6 +118,9 @@ def test_without_an_inside_the_merit_is_the_chamfer_distance(coarse):
     found = problem.measure(Exact(0.9))
     assert problem.merit == "Chamfer" and problem.better(0.1, 0.2) and set(found) == {"Chamfer", "normals", "distance"}
     assert sdf.Sdf(sdf.Settings(**SMALL), mesh).merit == "IoU" == sdf.Sdf.merit
+    # A closed shell in which no point is found.
+    thin = mesh._replace(vertices=mesh.vertices * [1, 1, 1e-9])
+    assert thin.is_watertight() and sdf.Sdf(sdf.Settings(**SMALL), thin).merit == "Chamfer"
 
 
 def test_a_mesh_has_the_normals_of_the_network_and_the_coordinates_of_the_file(coarse):
@@ -188,10 +191,20 @@ def test_a_file_is_known_again_by_its_points():
 
 
 @pytest.mark.parametrize(
+    ("change", "said"),
+    [({"faces": np.array([[0, 1, 999]])}, "vertex 999"), ({"vertices": np.full((9, 3), np.nan)}, "NaN or infinity")],
+)
+def test_wrong_meshes_in_memory_are_refused(change, said):
+    with pytest.raises(faults.InputError, match=f"cannot use the mesh: .*{said}"):
+        sdf.Sdf(sdf.Settings(**SMALL), ball()._replace(**change))
+
+
+@pytest.mark.parametrize(
     ("words", "code", "said"),
     [
         (["no.ply"], 3, "no such file"),
         (["NAN"], 3, "NaN or infinity"),
+        (["FIVE"], 3, "five.xyz: it has 5 points with normals, at least 10 are needed"),
         (["STL"], 3, "extension is none of"),
         (["BALL", "--margin", "1"], 2, "--margin must be less than 1"),
         (["--shape", "cow"], 2, "--shape must be one of knot"),
@@ -202,9 +215,10 @@ def test_a_file_is_known_again_by_its_points():
 )
 def test_wrong_commands_are_one_line(words, code, said, capsys, tmp_path):
     (tmp_path / "nan.xyz").write_text("0 0 0 0 0 1\n" * 20 + "nan 0 0 0 0 1\n")
+    (tmp_path / "five.xyz").write_text("".join(f"{k} 0 0 0 0 1\n" for k in range(5)))
     (tmp_path / "a.stl").write_text("solid")
     meshes.write(tmp_path / "ball.ply", ball())
-    files = {"no.ply": "no.ply", "NAN": "nan.xyz", "STL": "a.stl", "BALL": "ball.ply"}
+    files = {"no.ply": "no.ply", "NAN": "nan.xyz", "STL": "a.stl", "FIVE": "five.xyz", "BALL": "ball.ply"}
     words = [str(tmp_path / files[word]) if word in files else word for word in words]
     assert cli.main(["solve", "sdf", *words, "-o", str(tmp_path / "out")]) == code
     lines = capsys.readouterr().err.splitlines()

@@ -113,5 +113,5 @@ def test_points_are_split_into_known_and_held():
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     surface = of_file(Mesh(normals * 7, np.empty((0, 3), np.int64), normals), 1000, 0, 0.1)
     assert len(surface.known.points) == 180 and len(surface.held.points) == 20 and surface.inside is None
-    with pytest.raises(InputError, match="10 or more"):
+    with pytest.raises(InputError, match="at least 10"):
         of_file(Mesh(normals[:9], np.empty((0, 3), np.int64), normals[:9]), 1000, 0, 0.1)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import meshes
-from ..faults import UsageError
+from ..faults import InputError, UsageError
 from ..fit import operators, option, uniform
 from ..fit import settings as base
 from ..fit.sampler import generator
@@ -179,7 +179,11 @@ def _surface(given: str | os.PathLike[str] | Mesh | None, settings: Any) -> Surf
     if settings.margin >= 1:
         raise UsageError(f"--margin must be less than 1; got {settings.margin:g}")
     mesh = given if isinstance(given, Mesh) else meshes.read(given)
-    return of_file(mesh, settings.points, settings.seed, settings.margin)
+    try:
+        meshes.check(mesh)
+        return of_file(mesh, settings.points, settings.seed, settings.margin)
+    except InputError as error:
+        raise InputError(f"cannot use {'the mesh' if given is mesh else given}: {error}") from None
 
 
 def _slice(net: nn.Module) -> Array:

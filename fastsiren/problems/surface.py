@@ -126,13 +126,16 @@ def of_file(mesh: Mesh, count: int, seed: int, margin: float) -> Surface:
 def _of_triangles(mesh: Mesh, count: int, seed: int, scale: float, shift: tuple[float, float, float]) -> Surface:
     samples = sampled(mesh, count + _HELD, seed)
     space, inside = inside_along_rays(mesh, _RAYS, _PLACES, seed) if mesh.is_watertight() else (None, None)
+    if inside is not None and not inside.any():
+        # Of a shell so thin nothing can be counted.
+        space, inside = None, None
     known, held = samples.part(slice(count)), samples.part(slice(count, None))
     return Surface(known, held, mesh, space, inside, scale, shift)
 
 
 def _of_points(mesh: Mesh, count: int, seed: int, scale: float, shift: tuple[float, float, float]) -> Surface:
     if mesh.normals is None or len(mesh.vertices) < 10:
-        raise InputError(f"points: got {len(mesh.vertices)}, expected 10 or more with normals")
+        raise InputError(f"it has {len(mesh.vertices)} points with normals, at least 10 are needed")
     order = np.random.default_rng(seed).permutation(len(mesh.vertices))
     held = min(_HELD, int(_HELD_PART * len(order)))
     all_points = Oriented(mesh.vertices, mesh.normals)
