@@ -40,7 +40,18 @@ from .hub import arguments
 from .rangecoder import LARGEST, RangeDecoder, RangeEncoder
 from .siren import Siren
 
-__all__ = ["MOST_PARAMETERS", "SirenFile", "decode", "encode", "multiples", "pixel_grid", "read", "step", "write"]
+__all__ = [
+    "MOST_PARAMETERS",
+    "SirenFile",
+    "decode",
+    "encode",
+    "fault_of_size",
+    "multiples",
+    "pixel_grid",
+    "read",
+    "step",
+    "write",
+]
 
 _HEADER = struct.Struct("<4sBBBBBHIIddI")
 _MAGIC, _VERSION = b"\x89SRN", 1
@@ -48,6 +59,7 @@ _STEPS, _HALVES = 0, 1
 _CRC = 4
 MOST_PARAMETERS = 1 << 20
 """Of a network in a file: a header that claims more is refused before memory is taken."""
+_MOST_LAYERS, _MOST_HIDDEN = 255, 65_535
 _MOST_SIDE = 1 << 24
 _EXPONENTS = range(-128, 128)
 # Powers of two by quarters in binary32: those of other exponents are these, shifted, on every machine.
@@ -147,6 +159,23 @@ def _pack(parameters: list[Tensor], exponents: tuple[int, ...] | None) -> bytes:
     return struct.pack(f"{len(exponents)}b", *exponents) + encoder.finish()
 
 
+def _parameters(hidden: int, layers: int, channels: int) -> int:
+    return hidden * (3 + layers * (hidden + 1) + channels) + channels
+
+
+def fault_of_size(hidden: int, layers: int, channels: int) -> str | None:
+    """Why no file holds a network, None where one does.
+
+    Args:
+        hidden: Width of the sine layers.
+        layers: Hidden layers behind the first.
+        channels: Of the picture.
+    """
+    count = _parameters(hidden, layers, channels)
+    sizes = ((count, MOST_PARAMETERS, "parameters"), (hidden, _MOST_HIDDEN, "units"), (layers, _MOST_LAYERS, "layers"))
+    return next((f"{each:,} {what}; at most {most:,} are read" for each, most, what in sizes if each > most), None)
+
+
 class _Header(NamedTuple):
     magic: bytes
     version: int
@@ -163,7 +192,7 @@ class _Header(NamedTuple):
 
     @property
     def parameters(self) -> int:
-        return self.hidden * (3 + self.layers * (self.hidden + 1) + self.channels) + self.channels
+        return _parameters(self.hidden, self.layers, self.channels)
 
     def fault(self) -> str | None:
         """What is wrong with it."""
@@ -182,9 +211,8 @@ class _Header(NamedTuple):
         )
         if not possible:
             return "its header describes no picture; it is damaged"
-        if self.parameters > MOST_PARAMETERS:
-            return f"its header claims {self.parameters:,} parameters; at most {MOST_PARAMETERS:,} are read"
-        return None
+        large = fault_of_size(self.hidden, self.layers, self.channels)
+        return large and f"its header claims {large}"
 
 
 def decode(data: bytes) -> SirenFile:

@@ -146,6 +146,11 @@ def test_a_comparison_shows_other_sizes(tmp_path):
     assert lines["sine_7"][0][0] < lines["sine"][0][0] < lines["sine_14"][0][0]
 
 
+def test_a_comparison_leaves_out_sizes_that_no_file_holds():
+    problem = compress.Compress(compress.Settings(**{**SMALL, "hidden": 1000}), picture())
+    assert list(problem.contenders()) == ["sine", "relu", "sine_707"]
+
+
 def test_jpeg_is_given_no_fewer_bytes():
     experiment = compress.Compress(compress.Settings(**SMALL), picture())
     sizes = [len(each.data) for each in experiment.jpegs]
@@ -191,6 +196,9 @@ def test_wrong_settings_and_files(tmp_path):
         run(bits=17.0)
     with pytest.raises(faults.UsageError, match="--side"):
         run(side=4)
+    for large in ({"hidden": 1100}, {"layers": 256, "hidden": 2}, {"hidden": 70_000, "layers": 0, "steps": 1}):
+        with pytest.raises(faults.UsageError, match=r"--hidden .* and --layers .* are too large for a file"):
+            run(**large)
     Image.fromarray(picture().pixels).save(tmp_path / "a.png")
     with pytest.raises(faults.UsageError, match="is the picture itself"):
         compress.fit(tmp_path / "a.png", out=tmp_path / "a.png", overwrite=True)

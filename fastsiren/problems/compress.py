@@ -88,6 +88,11 @@ class Compress(Experiment):
             picture = images.read(photograph("coffee.png") if picture is None else picture)
         self._fingerprint, self.depth = picture.fingerprint(), picture.bits
         self.picture = scaled(picture, settings.side)  # [H, W, C] in [-1, 1]
+        large = self._too_large(settings.hidden)
+        if large is not None:
+            raise UsageError(
+                f"--hidden {settings.hidden} and --layers {settings.layers} are too large for a file: {large}"
+            )
         self.grid = pixel_grid(*self.picture.shape[:2])
         self.sampler = Shuffle(self.grid.numel, settings.batch, seed=settings.seed)
         self._targets = self.picture.float().flatten(0, 1)  # [H W, C]
@@ -112,8 +117,12 @@ class Compress(Experiment):
         made: dict[str, Callable[[], nn.Module]] = {self.ours: self.network}
         made["relu"] = plain_networks(2, s.hidden, s.layers, self.features[1], resolution=1, seed=s.seed)["relu"]
         for width in (round(s.hidden / 2**0.5), round(s.hidden * 2**0.5)):
-            made[f"sine_{width}"] = partial(self._of_width, width)
+            if self._too_large(width) is None:
+                made[f"sine_{width}"] = partial(self._of_width, width)
         return made
+
+    def _too_large(self, width: int) -> str | None:
+        return sirenfile.fault_of_size(width, self.settings.layers, self.features[1])
 
     def _of_width(self, width: int) -> Siren:
         s = self.settings
