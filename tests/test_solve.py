@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -70,6 +71,22 @@ def test_a_stopped_comparison_goes_on_to_the_same_bits(tmp_path, monkeypatch):
     for label in whole.trained:
         name = f"{label}.safetensors"
         assert (tmp_path / "part" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize(("number", "leaves"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_a_signal_while_results_are_written_ends_the_work(number, leaves, tmp_path, monkeypatch):
+    def leave(number, frame):
+        raise SystemExit
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        with monkeypatch.context() as patch, pytest.raises(leaves):
+            patch.setattr(ImageExperiment, "write", lambda self, solution, home: os.kill(os.getpid(), number))
+            run(tmp_path)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert sorted(os.listdir(tmp_path)) == ["sine.jsonl", "sine.safetensors"]
+    assert run(tmp_path, resume=True).exit_code == 0 and (tmp_path / "result.json").exists()
 
 
 def test_resume_refuses_other_data_and_another_shape(tmp_path):

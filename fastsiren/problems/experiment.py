@@ -122,6 +122,7 @@ def solve(
     """Run an experiment.
 
     Ctrl-C or SIGTERM finish the step, save and return; the same call with `resume` goes on as if nothing had happened.
+    While results are written, after all training, they end the work at once.
 
     Args:
         kind: Which one.
@@ -139,6 +140,7 @@ def solve(
         UsageError: A setting makes no sense.
         OutputError: `out` cannot be written or holds results already.
         NonFiniteError: The loss became NaN or infinite; the last good state is saved.
+        KeyboardInterrupt: Ctrl-C came while results were written.
     """
     given = {**(dataclasses.asdict(kind.quick) if quick else {}), **settings}
     chosen: Settings = kind.options.of(given)
@@ -153,8 +155,9 @@ def solve(
         experiment = kind(chosen, *sources)
         if home is not None:
             stack.enter_context(_directory(home, resume=resume, overwrite=overwrite))
-        stop = stack.enter_context(stop_on_signals())
-        trained = run.train(experiment, compare, stop)
+        # A signal while results are written ends the work at once: each file is whole or absent, checkpoints are kept.
+        with stop_on_signals() as stop:
+            trained = run.train(experiment, compare, stop)
         solution = Solution(experiment, trained, stop.exit_code)
         if home is not None and not stop:
             experiment.write(solution, home)
