@@ -8,7 +8,6 @@ understood.
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import signal
 import sys
@@ -17,15 +16,13 @@ from importlib import import_module
 from types import FrameType, ModuleType
 from typing import NoReturn, TypeAlias
 
-from . import __version__
+from . import __version__, words
 from .faults import Fault, OutputError, UsageError, from_os_error
 from .problems import EXPERIMENTS
 from .stopping import handled_by
 
 __all__ = ["main"]
 
-# More than any machine has; far beyond it, the threads of the libraries below crash instead of refusing.
-_MOST_THREADS = 1024
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
 _NEEDS_LESS = "out of memory; use a smaller --hidden or --batch to fit, a smaller --tile or --size to render"
 
@@ -61,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(_NEEDS_LESS, 1)
     except RuntimeError as error:
         text = " ".join(str(error).split())
-        return _fail(_NEEDS_LESS if any(words in text for words in _OUT_OF_MEMORY) else text, 1)
+        return _fail(_NEEDS_LESS if any(each in text for each in _OUT_OF_MEMORY) else text, 1)
 
 
 def _fail(message: str, code: int) -> int:
@@ -142,62 +139,6 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"fastsiren: error: {message}; try '{self.prog} --help'\n")
 
 
-def _positive(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of 1 or more; got {text!r}")
-    return number
-
-
-def _resolution(text: str) -> int:
-    number = _positive(text)
-    if number < 8:
-        raise argparse.ArgumentTypeError(f"must be a whole number of 8 or more; got {text!r}")
-    return number
-
-
-def _threads(text: str) -> int:
-    number = _positive(text)
-    if number > _MOST_THREADS:
-        raise argparse.ArgumentTypeError(f"must be at most {_MOST_THREADS}; got {text!r}")
-    return number
-
-
-def _seed(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = -1
-    if not 0 <= number < 2**63:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 2**63 - 1; got {text!r}")
-    return number
-
-
-def _number(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise argparse.ArgumentTypeError(f"must be a number; got {text!r}")
-    return number
-
-
-def _size(text: str) -> tuple[int, int]:
-    """WIDTHxHEIGHT -> (height, width)."""
-    width, cross, height = text.lower().partition("x")
-    try:
-        shape = int(height), int(width)
-    except ValueError:
-        shape = (0, 0)
-    if not cross or min(shape) < 1:
-        raise argparse.ArgumentTypeError(f"must be WIDTHxHEIGHT, such as 2048x1536, both 1 or more; got {text!r}")
-    return shape
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="fastsiren", description="Pictures as functions of their coordinates: fit, render, differentiate."
@@ -217,7 +158,7 @@ Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--threads", type=_threads, metavar="N", help="CPU threads (default: all cores)")
+    parser.add_argument("--threads", type=words.threads, metavar="N", help="CPU threads (default: all cores)")
     parser.add_argument("--quiet", action="store_true", help="show no progress and no summary")
 
 
@@ -232,12 +173,18 @@ def _add_fit(commands: Commands) -> None:
     add("--lr", type=float, metavar="RATE", help="highest learning rate of Adam (default: 0.0007)")
     add("--omega", type=float, metavar="W", help="frequency factor of every sine layer (default: 30)")
     add("--batch", type=int, metavar="N", help="pixels per step (default: 4096)")
-    add("--seed", type=_seed, metavar="N", help="of initial weights and pixel order (default: 0)")
-    add("--psnr", type=_number, metavar="DB", help="stop when this PSNR is reached")
+    add("--seed", type=words.seed, metavar="N", help="of initial weights and pixel order (default: 0)")
+    add("--psnr", type=words.number, metavar="DB", help="stop when this PSNR is reached")
     add("--resume", action="store_true", help="go on from FILE if it exists")
     add("--overwrite", action="store_true", help="replace FILE by a new fit")
     add("--compact", action="store_true", help="leave out what only --resume needs (a third of the size)")
-    add("--save-every", type=_number, default=30.0, metavar="SECONDS", help="time between checkpoints (default: 30)")
+    add(
+        "--save-every",
+        type=words.number,
+        default=30.0,
+        metavar="SECONDS",
+        help="time between checkpoints (default: 30)",
+    )
     add("--log", metavar="FILE", help="append every step's loss as JSON lines")
     _add_common(parser)
 
@@ -251,12 +198,16 @@ def _add_render(commands: Commands) -> None:
     parser.add_argument("-o", "--out", required=True, metavar="FILE", help="file to write; - is standard output")
     add = parser.add_argument
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--size", type=_size, metavar="WxH", help="width x height (default: as the original)")
+    size.add_argument("--size", type=words.size, metavar="WxH", help="width x height (default: as the original)")
     size.add_argument("--scale", type=float, metavar="S", help="times the original size, such as 4")
-    add("--frames", type=_positive, metavar="N", help="of a clip, over its whole length (default: as the original)")
-    add("--rate", type=_number, metavar="HZ", help="frames or samples per second (default: the original's length)")
-    add("--at", type=_number, metavar="SECONDS", help="one frame of a clip, as a picture")
-    add("--resolution", type=_resolution, metavar="N", help="grid points of a shape along each axis (default: 256)")
+    add(
+        "--frames", type=words.positive, metavar="N", help="of a clip, over its whole length (default: as the original)"
+    )
+    add("--rate", type=words.number, metavar="HZ", help="frames or samples per second (default: the original's length)")
+    add("--at", type=words.number, metavar="SECONDS", help="one frame of a clip, as a picture")
+    add(
+        "--resolution", type=words.resolution, metavar="N", help="grid points of a shape along each axis (default: 256)"
+    )
     add("--quantity", choices=("value", "gradient", "laplacian"), default="value", help="what to show (default: value)")
     add(
         "--format",
@@ -264,7 +215,7 @@ def _add_render(commands: Commands) -> None:
         help="png, tiff, jpg, webp, bmp, gif, mp4, wav, ply, obj or npy (default: by the extension)",
     )
     add("--bits", type=int, choices=(8, 16), help="per channel (default: as the original where the format can)")
-    add("--tile", type=_positive, default=65536, metavar="N", help="points evaluated at a time (default: 65536)")
+    add("--tile", type=words.positive, default=65536, metavar="N", help="points evaluated at a time (default: 65536)")
     add("--overwrite", action="store_true", help="replace FILE")
     add("--allow-nonfinite", action="store_true", help="write NaN and infinite points instead of refusing them")
     _add_common(parser)

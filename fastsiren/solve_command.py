@@ -11,6 +11,7 @@ from .fit import Options
 from .fit.settings import flag
 from .problems import EXPERIMENTS, find
 from .problems.experiment import Experiment, solve
+from .words import number, threads
 
 __all__ = ["run"]
 
@@ -60,11 +61,11 @@ def _parser(parser: type[argparse.ArgumentParser], kind: type[Experiment]) -> ar
     add("--compare", action="store_true", help="train the networks that it is compared with, too")
     add("--resume", action="store_true", help="go on from the results in DIR")
     add("--overwrite", action="store_true", help="replace the results in DIR")
-    add("--target", type=float, metavar="F", help=f"stop when {kind.merit} is this good")
-    add("--save-every", type=float, default=30.0, metavar="SECONDS", help="time between checkpoints (default: 30)")
+    add("--target", type=number, metavar="F", help=f"stop when {kind.merit} is this good")
+    add("--save-every", type=number, default=30.0, metavar="SECONDS", help="time between checkpoints (default: 30)")
     add("--log", metavar="FILE", help="append every step's loss as JSON lines (default: DIR/NETWORK.jsonl)")
     add("--tensorboard", metavar="DIR", help="write events for TensorBoard")
-    add("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
+    add("--threads", type=threads, metavar="N", help="CPU threads (default: all cores)")
     add("--quiet", action="store_true", help="show no progress and no summary")
     for field in dataclasses.fields(kind.options):
         _add_setting(made, field, getattr(kind.quick, field.name))
