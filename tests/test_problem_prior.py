@@ -197,6 +197,11 @@ def test_wrong_directories_are_refused(pictures, fault, said, tmp_path):
 def test_wrong_arrays_and_settings_are_refused():
     with pytest.raises(TypeError, match=r"images: got .*expected a directory or uint8"):
         PriorExperiment(Settings(**SMALL), blobs().astype(np.float32))
+    for channels in (2, 4):
+        with pytest.raises(TypeError, match="C 1 or 3"):
+            PriorExperiment(Settings(**SMALL), blobs(channels=channels))
+    with pytest.raises(faults.InputError, match="12 images are all the same"):
+        PriorExperiment(Settings(**SMALL), np.zeros((12, 9, 9), np.uint8))
     with pytest.raises(faults.UsageError, match="--channels 3 does not divide --latent 8"):
         problem(channels=3)
 

@@ -111,6 +111,8 @@ class PriorExperiment(Experiment):
                 f"{len(self.pixels)} images are too few: --test {s.test} of them are kept and 2 at least are learnt "
                 "from; give more, or a smaller --test"
             )
+        if bool((self.pixels == self.pixels[0]).all()):
+            raise InputError(f"the {len(self.pixels)} images are all the same: there is nothing to learn; give others")
         order = torch.randperm(len(self.pixels), generator=generator(s.seed, 0))
         self.kept, self.learnt = order[: s.test], order[s.test :]
         self.x = Grid.over((s.side, s.side)).coordinates().flatten(0, 1)  # [P, 2]

@@ -21,6 +21,7 @@ __all__ = ["Given", "augmented", "faces", "fingerprint", "folder", "loaded", "sq
 Given = str | os.PathLike[str] | Array | None
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif"}
+_CHANNELS = ((), (1,), (3,))
 # Of lfw_subset.npy the first hundred are faces.
 _FACES = 100
 # At strength 1: part of the side, radians, logarithm of the zoom and of the contrast, and brightness.
@@ -31,7 +32,7 @@ def loaded(given: Given, side: int) -> Tensor:  # [N, side, side, C] uint8
     """All images, of one size and with one number of channels.
 
     Args:
-        given: A directory of pictures, an array [N, H, W] or [N, H, W, C] of uint8, or None for the faces.
+        given: A directory of pictures, an array [N, H, W] or [N, H, W, C], C 1 or 3, of uint8, or None for the faces.
         side: Pixels along each side.
 
     Raises:
@@ -42,8 +43,10 @@ def loaded(given: Given, side: int) -> Tensor:  # [N, side, side, C] uint8
         return faces(side)
     if isinstance(given, (str, os.PathLike)):
         return folder(given, side)
-    if not isinstance(given, np.ndarray) or given.dtype != np.uint8 or given.ndim not in (3, 4) or not given.size:
-        raise TypeError(f"images: got {described(given)}, expected a directory or uint8 [N, H, W] or [N, H, W, C]")
+    fitting = isinstance(given, np.ndarray) and given.dtype == np.uint8 and given.ndim in (3, 4) and given.size > 0
+    if not isinstance(given, np.ndarray) or not fitting or given.shape[3:] not in _CHANNELS:
+        expected = "a directory or uint8 [N, H, W] or [N, H, W, C], C 1 or 3"
+        raise TypeError(f"images: got {described(given)}, expected {expected}")
     pixels = torch.from_numpy(given.reshape(*given.shape[:3], -1))
     return torch.stack([square(image.double() / 127.5 - 1, side) for image in pixels])
 
