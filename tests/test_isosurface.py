@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import fastsiren
-from fastsiren.faults import NonFiniteError
+from fastsiren.faults import NonFiniteError, UsageError
 from fastsiren.render.isosurface import isosurface
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -74,6 +74,19 @@ def test_a_wrong_slope_leaves_no_hole():
     found = isosurface(lambda x: 40 * ball(x), 65, slope=14.0)
     assert found.is_watertight() and len(found.faces) == len(wanted.faces)
     assert len(isosurface(lambda x: 40 * ball(x), 65, slope=8.0).faces) == 0
+
+
+@pytest.mark.parametrize("resolution", [8, 17, 33, 40, 50])
+def test_steep_functions_keep_their_surface(resolution):
+    wanted = isosurface(ball, resolution)
+    found = isosurface(lambda x: 100 * ball(x), resolution)
+    assert len(found.faces) == len(wanted.faces) > 0 and found.is_watertight()
+
+
+@pytest.mark.parametrize("resolution", [-1, 7, 4097, 10**8, 20.0, "20"])
+def test_wrong_resolutions_are_refused(resolution):
+    with pytest.raises(UsageError, match="from 8 to 4096; got"):
+        isosurface(ball, resolution)
 
 
 def test_what_leaves_the_box_is_closed_at_its_border():

@@ -209,6 +209,7 @@ def test_wrong_meshes_in_memory_are_refused(change, said):
         (["BALL", "--margin", "1"], 2, "--margin must be less than 1"),
         (["--shape", "cow"], 2, "--shape must be one of knot"),
         (["--resolution", "4"], 2, "--resolution must be a whole number of 8 or more"),
+        (["--resolution", "5000"], 2, "--resolution of a mesh must be a whole number from 8 to 4096; got 5000"),
         (["--eikonal", "-1"], 2, "--eikonal must be a number of 0 or more"),
     ],
     ids=lambda part: " ".join(part) if isinstance(part, list) else "",
@@ -235,6 +236,12 @@ def test_a_package_that_is_missing_is_named(module, said, monkeypatch):
         sdf.fit(Mesh(*ball()), options=QUIET, **SMALL)
 
 
+def test_a_shape_around_the_origin_has_no_minus(coarse, tmp_path, capsys):
+    solve(sdf.Sdf, out=tmp_path, options=QUIET, **{**SMALL, "shape": "sphere", "steps": 1})
+    assert cli.main(["info", str(tmp_path / "sine.safetensors")]) == 0
+    assert "around 0, 0, 0" in capsys.readouterr().out
+
+
 @pytest.fixture
 def checkpoint(coarse, tmp_path):
     sdf.fit(ball(centre=(10, 20, 30), radius=4), out=tmp_path / "a", options=QUIET, **SMALL)
@@ -250,6 +257,8 @@ def test_a_checkpoint_is_rendered_to_a_mesh(checkpoint, tmp_path, capsys):
     np.testing.assert_array_equal(meshes.read(tmp_path / "b.obj").faces, meshes.read(tmp_path / "a" / "sine.ply").faces)
     assert cli.main(["render", str(checkpoint), "-o", str(tmp_path / "b.npy"), "--resolution", "9", "--quiet"]) == 0
     assert np.load(tmp_path / "b.npy").shape == (9, 9, 9, 1)
+    assert cli.main(["render", str(checkpoint), "-o", str(tmp_path / "c.npy"), "--resolution", "9"]) == 0
+    assert "c.npy: 9x9x9 value" in capsys.readouterr().out
     assert cli.main(["info", str(checkpoint)]) == 0
     assert "wide around 10, 20, 30" in capsys.readouterr().out
 
@@ -258,6 +267,7 @@ def test_a_checkpoint_is_rendered_to_a_mesh(checkpoint, tmp_path, capsys):
     ("words", "code", "said"),
     [
         (["b.png"], 2, "a png holds no shape; use ply, obj or npy"),
+        (["b.ply", "--resolution", "99999999"], 2, "--resolution of a mesh must be a whole number from 8 to 4096"),
         (["b.ply", "--scale", "2"], 2, "--scale makes no sense for a shape"),
         (["b.ply", "--bits", "8"], 2, "without --quantity and --bits"),
         (["b.ply", "--resolution", "4"], 2, "8 or more"),

@@ -292,10 +292,14 @@ class ShapeContent(Content):
     def _resolution(self, asked: Asked) -> int:
         return int(asked.resolution or self.description["settings"]["resolution"])
 
+    def shown(self, grid: Grid) -> str:
+        """Points along each axis."""
+        return "x".join(map(str, grid.shape))
+
     def size(self) -> str:
         """Its place in the coordinates of the file."""
         scale = self._place["scale"]
-        middle = ", ".join(f"{-each / scale:.4g}" for each in self._place["shift"])
+        middle = ", ".join(f"{(0 - each) / scale:.4g}" for each in self._place["shift"])
         return f"in a box {2 / scale:.4g} wide around {middle}"
 
     def figure(self, value: float) -> str:

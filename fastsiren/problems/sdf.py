@@ -19,6 +19,7 @@ from ..fit import settings as base
 from ..fit.sampler import generator
 from ..grids import Grid
 from ..meshes import Mesh
+from ..render.isosurface import check_resolution
 from ..tensorfile import Array
 from .evaluate import on_grid
 from .experiment import Experiment, Solution, Source, solve
@@ -80,6 +81,7 @@ class Sdf(Experiment):
 
     def __init__(self, settings: Settings, file: str | os.PathLike[str] | Mesh | None = None) -> None:
         super().__init__(settings)
+        check_resolution(self.settings.resolution)
         self.surface = _surface(file, self.settings)
         self._points = torch.from_numpy(self.surface.known.points).float()
         self._normals = torch.from_numpy(self.surface.known.normals).float()

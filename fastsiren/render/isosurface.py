@@ -15,10 +15,14 @@ from ..meshes import Mesh
 from ..progress import Progress
 from ..tensorfile import Array
 
-__all__ = ["isosurface"]
+__all__ = ["check_resolution", "isosurface"]
 
 # Cells along a block: smaller ones lie closer to the surface, but share more of their nodes with neighbours.
 _BLOCK = 16
+# With so few blocks along an axis, differences between their middles say nothing of the slope: all are taken.
+_FEW = 3
+# Beyond it the blocks alone take gigabytes.
+_LARGEST = 4096
 # Nodes evaluated at a time: their values and coordinates take a few MB.
 _TILE = 1 << 17
 # The gradient is known at some points only: it may be this much longer between them.
@@ -40,7 +44,7 @@ def isosurface(
 
     Args:
         values: Maps points [N, 3] to values [N], float32.
-        resolution: Grid points along each axis, both ends included; 8 or more.
+        resolution: Grid points along each axis, both ends included; 8 to 4096.
         slope: About the largest length of the gradient; default from differences between the middles of blocks.
         progress: Show progress on standard error.
 
@@ -48,7 +52,7 @@ def isosurface(
         Vertices in [-1, 1]^3 and triangles, without normals; both are empty where there is no zero.
 
     Raises:
-        UsageError: scikit-image is not installed.
+        UsageError: scikit-image is not installed, or the resolution is out of range.
         NonFiniteError: The function gives NaN or infinity.
 
     Example:
@@ -58,6 +62,7 @@ def isosurface(
     """
     if importlib.util.find_spec("skimage") is None:
         raise UsageError("meshes need scikit-image, which is not installed; run: pip install 'fastsiren[data]'")
+    check_resolution(resolution)
     blocks = _Blocks(values, resolution)
     todo = blocks.near(slope)
     pieces: list[tuple[Array, Array]] = []
@@ -74,6 +79,16 @@ def isosurface(
     return _welded(pieces, 2 / (resolution - 1))
 
 
+def check_resolution(resolution: int) -> None:
+    """Refuse a number of grid points that no mesh is made of.
+
+    Raises:
+        UsageError: It is out of range.
+    """
+    if not isinstance(resolution, int) or not 8 <= resolution <= _LARGEST:
+        raise UsageError(f"--resolution of a mesh must be a whole number from 8 to {_LARGEST}; got {resolution!r}")
+
+
 class _Blocks:
     """A function on blocks of a grid; block (i, j, k) begins at node 16 (i, j, k)."""
 
@@ -83,6 +98,9 @@ class _Blocks:
 
     def near(self, slope: float | None) -> set[Index]:
         """Blocks in whose middle the function is not too large for a zero in the block."""
+        if slope is None and self._count <= _FEW:
+            along = range(self._count)
+            return set(itertools.product(along, along, along))
         ends = np.minimum(np.arange(self._count + 1) * _BLOCK, self._last)
         middles = torch.from_numpy((ends[1:] + ends[:-1]) / self._last - 1)
         shape = (self._count,) * 3
