@@ -123,6 +123,8 @@ def command(*words):
         (["solve", "nothing"], 2, "no experiment is called 'nothing'"),
         (["solve"], 2, "required"),
         (["solve", "image", "--steps", "0"], 2, "--steps must be a whole number of 1 or more; got 0"),
+        (["solve", "image", "--seed", str(2**63)], 2, f"--seed must be at most 2**63 - 1; got {2**63}"),
+        (["solve", "image", "--hidden", str(10**20)], 2, f"--hidden must be at most 2**63 - 1; got {10**20}"),
         (["solve", "image", "--steps", "many"], 2, "--steps"),
         (["solve", "image", "--threads", "0"], 2, "argument --threads: must be a whole number of 1 or more; got '0'"),
         (["solve", "image", "--save-every", "nan"], 2, "argument --save-every: must be a number; got 'nan'"),

@@ -12,6 +12,9 @@ from ..faults import UsageError
 
 __all__ = ["Settings", "option"]
 
+# Seeds and sizes are integers of 64 bits in torch.
+_LARGEST = 2**63 - 1
+
 Given = TypeVar("Given", bound="Settings")
 
 
@@ -113,6 +116,8 @@ def _checked(field: dataclasses.Field[Any], given: Any) -> Any:
     if kind is int:
         if not number or (least is not None and given < least):
             raise UsageError(f"{flag(field.name)} must be a whole number of {least} or more; got {given}")
+        if given > _LARGEST:
+            raise UsageError(f"{flag(field.name)} must be at most 2**63 - 1; got {given}")
         return int(given)
     value = float(given) if number else math.nan
     if not math.isfinite(value) or (value <= 0 if least is None else value < least):
