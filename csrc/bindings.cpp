@@ -117,6 +117,7 @@ struct PassArgs {
   int64_t N, K, count;
   Address x, V, second;
   bool V_rows, second_rows, points_shared;
+  Address tape = 0;  // of a jet, jet_tape numbers
 
   template <class Job, class T>
   Job start(const NetArgs& net) const {
@@ -132,6 +133,7 @@ struct PassArgs {
   JetJob<T> jet(const NetArgs& net) const {
     JetJob<T> job = start<JetJob<T>, T>(net);
     job.R = count, job.M = at<const T>(second), job.M_rows = second_rows;
+    job.tape = at<T>(tape);
     return job;
   }
   template <class T>
@@ -147,6 +149,14 @@ void run(const Pass<T, Job>& pass, int threads) {
   Watch watch(interruption());
   without_gil([&] { run_pass(pass, threads, watch); });
   if (watch.stop.load()) throw py::error_already_set();
+}
+
+// How many numbers the tape of a jet has that a forward pass may leave for its backward pass.
+template <class T>
+int64_t jet_tape(const NetArgs& net, const PassArgs& args) {
+  const std::vector<int64_t> hidden(net.widths.begin() + 1, net.widths.end() - 1);
+  const int64_t sines = static_cast<int64_t>(hidden.size());
+  return net.networks * active_kernels<T>().tape_size(hidden.data(), sines, 1 + args.K + args.count, args.N);
 }
 
 template <class T>
@@ -253,6 +263,7 @@ void sinpi(Address u, Address sine, Address cosine, int64_t n) {
 
 template <class T>
 void define(py::module_& m, const std::string& suffix) {
+  m.def(("jet_tape" + suffix).c_str(), jet_tape<T>);
   m.def(("jet_fwd" + suffix).c_str(), jet_fwd<T>);
   m.def(("jet_bwd" + suffix).c_str(), jet_bwd<T>);
   m.def(("value_bwdbwd" + suffix).c_str(), value_bwdbwd<T>);
@@ -272,7 +283,8 @@ PYBIND11_MODULE(_C, m) {
   py::class_<GradArgs>(m, "GradArgs")
       .def(py::init<Address, Address, Address, Address, std::vector<Address>, std::vector<Address>>());
   py::class_<PassArgs>(m, "PassArgs")
-      .def(py::init<int64_t, int64_t, int64_t, Address, Address, Address, bool, bool, bool>());
+      .def(py::init<int64_t, int64_t, int64_t, Address, Address, Address, bool, bool, bool>())
+      .def_readwrite("tape", &PassArgs::tape);
   define<float>(m, "_f32");
   define<double>(m, "_f64");
   m.def("isa_available", isa_available);

@@ -111,6 +111,7 @@ struct JetJob {
   T *x_bar, *V_bar, *M_bar;                 // [N, D], [N, K, D], [N, R, K, K]; null when not wanted
   bool parameters;                          // parameter gradients wanted
   GradientLayout layout;
+  T* tape;  // written by a forward pass and read by its backward pass; null: that evaluates again
   // Tangents of the parameters over sigma, for value_bwdbwd; of the biases alone where first_hi is null.
   const Packed<T>* dots;
 };
@@ -160,6 +161,8 @@ struct Kernels {
   void (*jet_fwd)(const JetJob<T>&, Schedule&, void* workspace);
   size_t (*jet_bwd_bytes)(const JetJob<T>&);
   void (*jet_bwd)(const JetJob<T>&, Schedule&, void* workspace);
+  // Numbers on the tape of a jet over N points, 0 where the instruction set has none.
+  int64_t (*tape_size)(const int64_t* width, int64_t sines, int64_t channels, int64_t N);
   size_t (*value_bwdbwd_bytes)(const JetJob<T>&);
   void (*value_bwdbwd)(const JetJob<T>&, Schedule&, void* workspace);
   size_t (*sandwich_fwd_bytes)(const SandwichJob<T>&);

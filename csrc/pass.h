@@ -46,10 +46,11 @@ void move_common(Job<T>& job, int64_t n) {
   move_rows(job.loss.weight, n, 1);
 }
 
-// The job of the network whose rows start at `n`, from that of the first.
+// The job of a network, from that of the first. Rows of a network follow those of the one before, as tapes do.
 template <class T>
-void move_job(JetJob<T>& job, int64_t n) {
-  const int64_t O = job.net.O, form = job.R * job.K * job.K;
+void move_job(JetJob<T>& job, const Kernels<T>& kernels, int64_t network) {
+  const int64_t O = job.net.O, form = job.R * job.K * job.K, n = network * job.N;
+  move_rows(job.tape, network, kernels.tape_size(job.net.width, job.net.sines, 1 + job.K + job.R, job.N));
   move_common<T, JetJob>(job, n);
   move_rows(job.first, n, job.K * O), move_rows(job.first_bar, n, job.K * O);
   move_rows(job.second, n, job.R * O), move_rows(job.second_bar, n, job.R * O);
@@ -58,8 +59,8 @@ void move_job(JetJob<T>& job, int64_t n) {
 }
 
 template <class T>
-void move_job(SandwichJob<T>& job, int64_t n) {
-  const int64_t D = job.net.D, O = job.net.O;
+void move_job(SandwichJob<T>& job, const Kernels<T>&, int64_t network) {
+  const int64_t D = job.net.D, O = job.net.O, n = network * job.N;
   move_common<T, SandwichJob>(job, n);
   move_rows(job.jacobian, n, job.C * D), move_rows(job.jacobian_bar, n, job.C * D);
   move_rows(job.hessian, n, job.C * job.K * job.K), move_rows(job.hessian_bar, n, job.C * job.K * job.K);
@@ -127,7 +128,7 @@ class PassTask final : public Task {
         buffers_(net_, pass.kernels.gradient_align) {
     const T* points = job_.points.x;
     job_.net = packed_.get();
-    move_job(job_, network * job_.N);
+    move_job(job_, pass.kernels, network);
     if (pass.points_shared) job_.points.x = points;
     set_terms(job_, terms_);
     if (pass.dots) {

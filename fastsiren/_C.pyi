@@ -22,6 +22,9 @@ class GradArgs:
     ) -> None: ...
 
 class PassArgs:
+    tape: int
+    """Memory of jet_tape numbers that a forward pass of a jet fills for its backward pass; 0 for none."""
+
     def __init__(
         self,
         N: int,
@@ -36,6 +39,7 @@ class PassArgs:
         /,
     ) -> None: ...
 
+def jet_tape_f32(net: NetArgs, args: PassArgs, /) -> int: ...
 def jet_fwd_f32(net: NetArgs, jet: PassArgs, y: int, first: int, second: int, threads: int, /) -> None: ...
 def jet_bwd_f32(
     net: NetArgs,
@@ -80,6 +84,7 @@ def grid_fwd_f32(
 ) -> None: ...
 def sinpi_f32(u: int, sine: int, cosine: int, n: int, /) -> None: ...
 
+jet_tape_f64 = jet_tape_f32
 jet_fwd_f64 = jet_fwd_f32
 jet_bwd_f64 = jet_bwd_f32
 value_bwdbwd_f64 = value_bwdbwd_f32

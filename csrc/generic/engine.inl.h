@@ -24,6 +24,7 @@ constexpr Kernels<typename V::T> kernels() {
           forward_pass<V, JetTile, Jet>,
           pass_bytes<V, JetTile, Jet, true>,
           backward_pass<V, JetTile, Jet>,
+          tape_size<V>,
           pass_bytes<V, TangentTile, Jet, true>,
           backward_pass<V, TangentTile, Jet>,
           pass_bytes<V, SandwichTile, Sandwich, false>,

@@ -51,18 +51,28 @@ struct Planes {
   INLINE T* at(int64_t c, int64_t g) const { return base + (c * groups + g) * size; }
 };
 
-// For every panel of M rows and group: the products of all channels into scratch [channel][M][PT], then finish(row,
-// rows, g).
-template <class V, int M, class Finish>
-INLINE void sweep(const typename V::T* panels, int64_t rows, int64_t K, const Planes<typename V::T>& in,
-                  int64_t channels, typename V::T* scratch, Finish&& finish) {
+// For every panel of M rows and group: the products of all channels into place(row, g), which is [channel][M][PT], then
+// finish(products, row, rows, g).
+template <class V, int M, class Place, class Finish>
+INLINE void sweep_into(const typename V::T* panels, int64_t rows, int64_t K, const Planes<typename V::T>& in,
+                       int64_t channels, Place&& place, Finish&& finish) {
   for (int64_t row = 0; row < rows; row += M) {
     for (int64_t g = 0; g < in.groups; g++) {
-      for (int64_t c = 0; c < channels; c++) multiply<V, M>(panels, in.at(c, g), K, scratch + c * M * PT<V>);
-      finish(row, rows - row < M ? rows - row : M, g);
+      typename V::T* const out = place(row, g);
+      for (int64_t c = 0; c < channels; c++) multiply<V, M>(panels, in.at(c, g), K, out + c * M * PT<V>);
+      finish(out, row, rows - row < M ? rows - row : M, g);
     }
     panels += K * M;
   }
+}
+
+// The same through scratch, which finish(row, rows, g) knows.
+template <class V, int M, class Finish>
+INLINE void sweep(const typename V::T* panels, int64_t rows, int64_t K, const Planes<typename V::T>& in,
+                  int64_t channels, typename V::T* scratch, Finish&& finish) {
+  sweep_into<V, M>(
+      panels, rows, K, in, channels, [=](int64_t, int64_t) { return scratch; },
+      [&](const typename V::T*, int64_t row, int64_t rows, int64_t g) { finish(row, rows, g); });
 }
 
 // Rows of the output panels: few outputs must not pay for a full panel.

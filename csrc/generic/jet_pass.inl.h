@@ -21,12 +21,29 @@ void store_pixels(const Pixels& p, int64_t index, T y) {
     static_cast<uint16_t*>(p.out)[index] = static_cast<uint16_t>(std::nearbyint(unit * 65535));
 }
 
+// The tape: what a forward pass leaves for its backward pass, per group of points, layer l >= 1 and panel the products
+// [channel][MR][PT]. Numbers of one group, and of N points.
+template <class V>
+int64_t tape_layer(int64_t width, int64_t channels) {
+  return (width + V::MR - 1) / V::MR * V::MR * channels * PT<V>;
+}
+template <class V>
+int64_t tape_group(const int64_t* width, int64_t sines, int64_t channels) {
+  int64_t size = 0;
+  for (int64_t l = 1; l < sines; l++) size += tape_layer<V>(width[l], channels);
+  return size;
+}
+template <class V>
+int64_t tape_size(const int64_t* width, int64_t sines, int64_t channels, int64_t N) {
+  return (N + PT<V> - 1) / PT<V> * tape_group<V>(width, sines, channels);
+}
+
 template <class V>
 struct JetTile {
   using T = typename V::T;
   const JetJob<T>& job;
   Shape shape;
-  int64_t G, C;
+  int64_t G, C, group0 = 0, tape_step;
   TileArray<V> x, directions, coef, y, bar, x_bar, V_bar, M_bar;
   Planes<T> hidden[2], *layers, *saved;
   T* z;
@@ -37,6 +54,7 @@ struct JetTile {
   JetTile(const JetJob<T>& j, Arena& arena, bool backward, int64_t groups)
       : job(j), shape{j.K, j.R, j.n_terms, j.terms}, G(groups), C(shape.channels()) {
     const auto& net = job.net;
+    tape_step = tape_group<V>(net.width, net.sines, C);
     x = arena.planes<V>(1, G, net.D);
     directions = arena.planes<V>(job.K, G, net.D);
     coef = arena.planes<V>(1, G, job.n_terms);
@@ -68,6 +86,7 @@ struct JetTile {
   }
 
   void load(const Extent& e) {
+    group0 = e.first / PT<V>;
     load_points<V>(job.points, job.net.D, e, x);
     if (job.V_rows) load_rows<V>(job.V, true, job.K, job.net.D, 1 / job.sigma, e, directions);
     if (job.M_rows) load_terms<V>(job.M, true, job.R, job.K, job.terms, job.n_terms, e, coef);
@@ -79,16 +98,37 @@ struct JetTile {
     auto in = [&](int64_t l) { return SAVE ? layers[l] : hidden[l % 2]; };
     auto keep = [&](int64_t l) { return SAVE ? saved[l] : Planes<T>{}; };
     first_layer<V, SAVE>(net, shape, x, directions, coef, z, in(0), keep(0));
-    for (int64_t l = 1; l < net.sines; l++) {
+    int64_t start = 0;
+    for (int64_t l = 1; l < net.sines; start += tape_layer<V>(net.width[l++], C)) {
       const Planes<T> out = in(l), store = keep(l);
-      sweep<V, V::MR>(net.up[l], net.width[l], net.width[l - 1], in(l - 1), C, z,
-                      [&](int64_t row, int64_t rows, int64_t g) {
-                        activate<V, SAVE>(shape, z, net.bias[l], row, rows, coef.at(0, g), out, store, g);
-                      });
+      sweep_into<V, V::MR>(
+          net.up[l], net.width[l], net.width[l - 1], in(l - 1), C,
+          [&](int64_t row, int64_t g) { return job.tape ? tape(start, row, g) : z; },
+          [&](const T* products, int64_t row, int64_t rows, int64_t g) {
+            activate<V, SAVE>(shape, products, net.bias[l], row, rows, coef.at(0, g), out, store, g);
+          });
     }
   }
 
-  void remember() { forward<true>(); }
+  // Groups past the last point, which only a backward pass has, stand for the last group.
+  T* tape(int64_t start, int64_t row, int64_t g) const {
+    const int64_t last = (job.N - 1) / PT<V>, group = group0 + g < last ? group0 + g : last;
+    return job.tape + group * tape_step + start + row * C * PT<V>;
+  }
+
+  void remember() { job.tape ? recall() : forward<true>(); }
+
+  void recall() {
+    const auto& net = job.net;
+    first_layer<V, true>(net, shape, x, directions, coef, z, layers[0], saved[0]);
+    int64_t start = 0;
+    for (int64_t l = 1; l < net.sines; start += tape_layer<V>(net.width[l++], C))
+      for (int64_t row = 0; row < net.width[l]; row += V::MR)
+        for (int64_t g = 0; g < G; g++)
+          activate<V, true>(shape, tape(start, row, g), net.bias[l], row,
+                            net.width[l] - row < V::MR ? net.width[l] - row : V::MR, coef.at(0, g), layers[l], saved[l],
+                            g);
+  }
 
   void evaluate(const Extent& e) {
     forward<false>();

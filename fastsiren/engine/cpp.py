@@ -4,7 +4,7 @@ Arguments are two-dimensional as the ops hand them over: x [N, D], directions [K
 [N, R, K, K], combinations [C, O] or [N, C, O]; weights are [n_out, n_in], or [G, n_out, n_in] of G networks with N / G
 points each (pass_kind.py). This module and cpp_net.py own every tensor and check what memory safety needs; the
 extension sees addresses and sizes. Tensors of any strides are accepted: what is not contiguous is copied, and all of
-them are small beside the work. Nothing of size N x width is ever allocated.
+them are small beside the work. Nothing of size N x width is ever allocated, but for the tape of a small batch.
 """
 
 import math
@@ -17,9 +17,14 @@ from torch import Tensor
 from fastsiren import _C
 from fastsiren.engine.cpp_net import Net, Shape, net_of, tangents_of
 from fastsiren.engine.network import Grads
+from fastsiren.engine.pass_kind import Tape
 
 TAKES_NETWORKS = True
+KEEPS_TAPES = True
 
+# Bytes of a tape at most. Blocks of 32 MiB and more are fresh pages at every allocation, which cost what a tape spares;
+# and memory stays bounded for any number of points.
+_TAPE_BYTES = 30 << 20
 _PIXELS = {torch.float32: 1, torch.float64: 2, torch.uint8: 3, torch.uint16: 4}
 # Columns that a sum over points is cut into; see _summed.
 _COLUMNS = 64
@@ -52,13 +57,30 @@ class _Call:
         addresses = self.x.data_ptr(), V.data_ptr(), second.data_ptr()
         self.args = _C.PassArgs(n, K, count, *addresses, V.ndim == 3, second.ndim > len(self.cores[1]), shared)
 
-    def forward(self) -> list[Tensor]:
+    def forward(self, tape: Tape | None = None) -> list[Tensor]:
+        if tape is not None:
+            self._begin(tape)
         results = [self.net.new(*shape) for shape in self.results.values()]
         self.net.call(f"{self.engine}_fwd", self.args, *map(_address, results))
         return results
 
-    def backward(self, bars: Sequence[Tensor], need_x: bool, need_seeds: bool, need_params: bool) -> Grads:
+    def _begin(self, tape: Tape) -> None:
+        size = self.net.function("jet_tape")(self.net.args, self.args)
+        if 0 < size * self.net.dtype.itemsize <= _TAPE_BYTES:
+            tape.numbers = self.net.new(size)
+            self.args.tape = tape.numbers.data_ptr()
+
+    def backward(
+        self,
+        bars: Sequence[Tensor],
+        need_x: bool,
+        need_seeds: bool,
+        need_params: bool,
+        tape: Tape | None = None,
+    ) -> Grads:
         """Cotangents of the last results may be left out: they are zero."""
+        if tape is not None:
+            self.args.tape = _address(tape.numbers)
         held = [self.net.rows(name, bar, *shape) for (name, shape), bar in zip(self.results.items(), bars)]
         wanted = _Wanted(self, need_x, need_seeds, need_params)
         addresses = [*map(_address, held), 0, 0][:3]
@@ -122,9 +144,16 @@ def _address(tensor: Tensor | None) -> int:
     return tensor.data_ptr() if tensor is not None and tensor.numel() else 0
 
 
-def value_fwd(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], omegas: Sequence[float]) -> Tensor:
+def value_fwd(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    omegas: Sequence[float],
+    *,
+    tape: Tape | None = None,
+) -> Tensor:
     """Return y [N, O]: a jet without directions and forms."""
-    return _value(x, weights, biases, omegas).forward()[0]
+    return _value(x, weights, biases, omegas).forward(tape)[0]
 
 
 def value_bwd(
@@ -136,9 +165,10 @@ def value_bwd(
     *,
     need_x: bool,
     need_params: bool,
+    tape: Tape | None = None,
 ) -> Grads:
     """Vector-Jacobian product of value_fwd."""
-    return _value(x, weights, biases, omegas).backward([y_bar], need_x, False, need_params)
+    return _value(x, weights, biases, omegas).backward([y_bar], need_x, False, need_params, tape)
 
 
 def value_bwdbwd(
@@ -178,9 +208,11 @@ def jet_fwd(
     weights: Sequence[Tensor],
     biases: Sequence[Tensor],
     omegas: Sequence[float],
+    *,
+    tape: Tape | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return y [N, O], T [N, K, O] and S [N, R, O]."""
-    y, T, S = _jet(net_of(weights, biases, omegas), x, directions, forms).forward()
+    y, T, S = _jet(net_of(weights, biases, omegas), x, directions, forms).forward(tape)
     return y, T, S
 
 
@@ -198,10 +230,11 @@ def jet_bwd(
     need_x: bool,
     need_seeds: bool,
     need_params: bool,
+    tape: Tape | None = None,
 ) -> Grads:
     """Vector-Jacobian product of jet_fwd; seeds are V_bar and M_bar."""
     call = _jet(net_of(weights, biases, omegas), x, directions, forms)
-    return call.backward([y_bar, T_bar, S_bar], need_x, need_seeds, need_params)
+    return call.backward([y_bar, T_bar, S_bar], need_x, need_seeds, need_params, tape)
 
 
 def sandwich_fwd(

@@ -48,7 +48,11 @@ class Net(NamedTuple):
 
     def call(self, name: str, *arguments: Any) -> None:
         """Run a pass of the extension on as many threads as torch uses."""
-        getattr(_C, name + _SUFFIX[self.dtype])(self.args, *arguments, torch.get_num_threads())
+        self.function(name)(self.args, *arguments, torch.get_num_threads())
+
+    def function(self, name: str) -> Any:
+        """A function of the extension, for the dtype of the parameters."""
+        return getattr(_C, name + _SUFFIX[self.dtype])
 
     def rows(self, name: str, tensor: Tensor, *shape: int) -> Tensor:
         """Return `tensor` contiguous after checking that the extension may read `shape` numbers from it."""

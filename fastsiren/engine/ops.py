@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from . import backends, passes, reference, transforms
-from .pass_kind import Call, Dispatch, Needs, Pass, Tensors
+from .pass_kind import Call, Dispatch, Needs, Pass, Tape, Tensors
 from .passes import PASSES
 
 _PLAIN_TYPES = (Tensor, torch.nn.Parameter)
@@ -172,6 +172,8 @@ def _start(
 
 
 def _dispatch(which: Pass, call: Call, args: Tensors) -> tuple[Tensor, ...]:
+    if call.tape is not None and not _undisturbed(args):
+        call = call._replace(tape=None)
     # Forward mode comes first: compiled code is then guarded on it, and compiles again when a level opens.
     if not transforms.KNOWN or transforms.dual_level_open():
         return _run(which, reference, call, args)
@@ -205,6 +207,12 @@ def _run(which: Pass, backend: Any, call: Call, args: Tensors) -> tuple[Tensor, 
         return which.run(backend, call, args)
 
 
+def _undisturbed(args: Tensors) -> bool:
+    """Whether a call reaches the functions of its backend with the very points it is given."""
+    elsewhere = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+    return fusible() and not elsewhere and not transforms.gradients_batched() and not _observed(args)
+
+
 def _observed(args: Tensors) -> bool:
     """Whether somebody wants to see operators: a dispatch mode, the profiler, or a subclass of Tensor."""
     return bool(
@@ -230,7 +238,8 @@ def _backward(which: Pass, ctx: Any, flags: Sequence[bool], bars: Tensors, dispa
     # Unpacked once: a checkpoint computes again at every access.
     kept = ctx.saved_tensors
     args, saved = kept[: ctx.arguments], kept[ctx.arguments :]
-    return which.vjp(ctx.call, args, saved, bars, _needs(which, ctx, args, flags), dispatch)
+    call = ctx.call._replace(tape=Tape(saved[0])) if which.has_tape and saved and saved[0] is not None else ctx.call
+    return which.vjp(call, args, saved, bars, _needs(which, ctx, args, flags), dispatch)
 
 
 def _once(ctx: Any, which: Pass, call: Call, args: Tensors) -> tuple[Tensor, ...]:
@@ -276,9 +285,10 @@ def _needs(which: Pass, ctx: Any, args: Tensors, flags: Sequence[bool]) -> Needs
 
 
 def _save(which: Pass, ctx: Any, call: Call, args: Tensors, results: Tensors) -> None:
-    """Keep inputs, and results where the pass says so; never anything in between, which would have no derivative."""
-    ctx.which, ctx.call, ctx.arguments = which, call, len(args)
-    ctx.save_for_backward(*args, *(results if which.saves_results else ()))
+    """Keep inputs, and results where the pass says so; and its tape, of which nothing is derived."""
+    ctx.which, ctx.call, ctx.arguments = which, call._replace(tape=None), len(args)
+    tape = () if call.tape is None or not which.has_tape else (call.tape.numbers,)
+    ctx.save_for_backward(*args, *(results if which.saves_results else ()), *tape)
     ctx.set_materialize_grads(False)
 
 
@@ -287,7 +297,10 @@ class _Eager(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, which: Pass, call: Call, *args: Any) -> Any:
-        results = _run(which, backends.module(call.backend), call, args)
+        backend = backends.module(call.backend)
+        if which.has_tape and getattr(backend, "KEEPS_TAPES", False) is True:
+            call = call._replace(tape=Tape())
+        results = _run(which, backend, call, args)
         _save(which, ctx, call, args, results)
         return results
 

@@ -27,6 +27,17 @@ Tensors = tuple[Any, ...]
 """Flat tensors of a call; an optional operand that is not given is None."""
 
 
+class Tape:
+    """What a forward pass leaves for its backward pass, which would compute it again.
+
+    A backend whose module says KEEPS_TAPES = True takes one, as `tape`, in its passes of values and jets: the forward
+    pass fills it where that is worth the memory. Results are the same bits with it and without.
+    """
+
+    def __init__(self, numbers: Tensor | None = None) -> None:
+        self.numbers = numbers
+
+
 class Call(NamedTuple):
     """What a call is, apart from its tensors."""
 
@@ -36,6 +47,12 @@ class Call(NamedTuple):
     backend: str
     options: tuple[Any, ...] = ()
     """Values of the options that the pass names."""
+    tape: Tape | None = None
+    """That of this forward pass, or of the forward pass that this is the backward pass of."""
+
+    def extras(self) -> dict[str, Any]:
+        """Arguments of a backend's function beyond those that all calls have."""
+        return {} if self.tape is None else {"tape": self.tape}
 
 
 class Operand(NamedTuple):
@@ -98,6 +115,8 @@ class Pass:
     """Schema of each option, such as "bool need_x"."""
     returns: str = "Tensor[]"
     """Schema of the results."""
+    has_tape: bool = False
+    """Whether backends that keep tapes keep one of this pass."""
 
     has_cotangents = False
     saves_results = False

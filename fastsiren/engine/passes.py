@@ -35,7 +35,8 @@ class Forward(Pass):
     def compute(self, backend: Any, call: Call, args: Tensors) -> tuple[Tensor, ...]:
         """Compute the results with the functions of a backend."""
         operands, weights, biases, _ = self.split(call, args)
-        results = getattr(backend, self.name)(*operands, list(weights), list(biases), list(call.omegas))
+        function = getattr(backend, self.name)
+        results = function(*operands, list(weights), list(biases), list(call.omegas), **call.extras())
         return (results,) if isinstance(results, Tensor) else tuple(results)
 
     def results(self, call: Call, args: Tensors) -> list[Result]:
@@ -70,7 +71,7 @@ class Backward(Pass):
         """Compute the results with the functions of a backend."""
         operands, weights, biases, _ = self.split(call, args)
         names = (option.removeprefix("bool ") for option in self.options)
-        needs = dict(zip(names, call.options))
+        needs = dict(zip(names, call.options)) | call.extras()
         return _flat(getattr(backend, self.name)(*operands, list(weights), list(biases), list(call.omegas), **needs))
 
     def results(self, call: Call, args: Tensors) -> list[Result]:
@@ -268,14 +269,14 @@ J_BAR = Operand("J_bar", 2)
 NEEDS = ("bool need_x", "bool need_seeds", "bool need_params")
 TWO, THREE = "(Tensor, Tensor)", "(Tensor, Tensor, Tensor)"
 
-VALUE_FWD = Forward("value_fwd", (X,), returns="Tensor", cores=lambda x, O: ((O,),))
+VALUE_FWD = Forward("value_fwd", (X,), returns="Tensor", has_tape=True, cores=lambda x, O: ((O,),))
 VALUE_BWD = ValueBwd("value_bwd", (Y_BAR, X), ("bool need_x", "bool need_params"))
 VALUE_BWDBWD = ValueBwdBwd(
     "value_bwdbwd", (Operand("x_bar_bar", 1, optional=True), Y_BAR, X),
     ("bool need_y_bar", "bool need_x", "bool need_params"),
 )  # fmt: skip
 JET_FWD = Forward(
-    "jet_fwd", (X, DIRECTIONS, FORMS), returns=THREE,
+    "jet_fwd", (X, DIRECTIONS, FORMS), returns=THREE, has_tape=True,
     cores=lambda x, V, M, O: ((O,), (V.shape[-2], O), (M.shape[-3], O)),
 )  # fmt: skip
 JET_BWD = Backward("jet_bwd", (Y_BAR, Operand("T_bar", 2), Operand("S_bar", 2), X, DIRECTIONS, FORMS), NEEDS)

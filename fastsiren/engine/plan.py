@@ -111,7 +111,7 @@ def forward_units(engine: Engine, request: Request) -> int:
 def train_units(engine: Engine, request: Request, *, fused: bool) -> int:
     """Matrix products per hidden layer of evaluation and backward, which has one for data and one for weights.
 
-    Nothing is kept from the evaluation, so backward does it again; a fused loss has its gradients from the same pass.
+    Backward evaluates again, unless a small batch left a tape; a fused loss has its gradients from the same pass.
     """
     return (3 if fused else 4) * forward_units(engine, request)
 
@@ -173,6 +173,7 @@ def describe(
     lines.append(f"{'':20}{'forward':>10}{'train':>10}{'kept':>16}")
     lines += [f"{label:20}{forward:>10}{train:>10}{kept:>10} B/point" for label, forward, train, kept in rows]
     lines.append("forward, train: N x H x H products per hidden layer; kept: what backward works on, per point")
-    again = "is part of the same pass" if fused else "evaluates again, which that of a fused loss does not"
+    again = "evaluates again unless a batch is small, which that of a fused loss never does"
+    again = "is part of the same pass" if fused else again
     lines.append(f"train: backward {again}")
     return "\n".join(lines)
