@@ -155,8 +155,9 @@ def test_a_longer_round_of_lbfgs_gets_further():
     assert run(bent(0, lbfgs_round=3), 2).loss > 1e-3 > run(bent(0, lbfgs_round=100), 2).loss
 
 
-def test_a_break_among_steps_of_lbfgs_changes_no_bit():
-    whole, first, second = bent(10), bent(10), bent(10)
+@pytest.mark.parametrize("begins", [0, 10])
+def test_a_break_among_steps_of_lbfgs_changes_no_bit(begins):
+    whole, first, second = bent(begins), bent(begins), bent(begins)
     run(whole, 14)
     run(first, 12)
     second.load(first.state())

@@ -254,9 +254,9 @@ def test_a_start_holds_exactly_and_is_derived():
 
 def test_an_equation_as_data_and_its_resumption(tmp_path):
     problem = equation("u__t + u", box=[(0, 1), (0, 1)], conditions=[Condition("u - 1", {"t": 0})], constants={})
-    small = {"hidden": 8, "layers": 1, "batch": 32, "boundary": 8, "lbfgs": 2}
+    small = {"hidden": 8, "layers": 1, "batch": 32, "boundary": 8, "rounds": 2}
     pde.fit(problem, steps=6, out=tmp_path / "whole", options=QUIET, **small)
-    pde.fit(problem, steps=3, out=tmp_path / "part", options=QUIET, **{**small, "lbfgs": 0})
+    pde.fit(problem, steps=3, out=tmp_path / "part", options=QUIET, **{**small, "rounds": 0})
     assert np.load(tmp_path / "whole" / "solution.npy").shape == (101, 101, 1)
     with pytest.raises(Exception, match="another equation"):
         pde.fit(equation("u__t - u", constants={}), out=tmp_path / "part", resume=True, options=QUIET)

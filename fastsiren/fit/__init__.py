@@ -6,12 +6,13 @@ from .operators import autograd_operators, operators
 from .problem import Problem
 from .sampler import Shuffle, uniform
 from .session import Options, Trained, found_settings, train
-from .settings import Settings, option
+from .settings import RoundSettings, Settings, option
 
 __all__ = [
     "Log",
     "Options",
     "Problem",
+    "RoundSettings",
     "Settings",
     "Shuffle",
     "Step",

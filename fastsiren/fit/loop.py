@@ -139,9 +139,10 @@ class Trainer:
         tensors = {"step": np.array(self.step, np.int64)}
         for name, parameter in zip(self._names, self._parameters(), strict=True):
             tensors[name] = parameter.detach().cpu().numpy().copy()
-            for moment in MOMENTS:
-                if parameter in self._adam.state:
-                    tensors[f"adam.{moment}.{name}"] = self._adam.state[parameter][moment].cpu().numpy().copy()
+            if self.step:
+                # Nothing is held before the first step of Adam, and there need not be any.
+                held = self._adam.state.get(parameter, dict.fromkeys(MOMENTS, torch.zeros_like(parameter)))
+                tensors |= {f"adam.{m}.{name}": held[m].detach().cpu().numpy().copy() for m in MOMENTS}
         return tensors
 
     @torch.no_grad()

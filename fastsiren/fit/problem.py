@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..siren import Siren
 from ..stopping import Stop
 from .loop import decay
-from .settings import Settings
+from .settings import RoundSettings, Settings
 
 __all__ = ["Problem"]
 
@@ -77,7 +77,7 @@ class Problem(ABC):
 
     def lbfgs_from(self) -> int | None:
         """The step from which on L-BFGS takes over; None: never."""
-        return None
+        return self.settings.adam_steps if isinstance(self.settings, RoundSettings) else None
 
     def identity(self) -> dict[str, Any]:
         """What tells these data from others, plain JSON values: a checkpoint goes on with the same ones only."""

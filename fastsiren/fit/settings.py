@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from ..faults import UsageError
 
-__all__ = ["Settings", "option"]
+__all__ = ["RoundSettings", "Settings", "option"]
 
 # Seeds and sizes are integers of 64 bits in torch.
 _LARGEST = 2**63 - 1
@@ -95,6 +95,23 @@ class Settings:
                     "leave it out, or use --overwrite to start anew"
                 )
         return dataclasses.replace(self, **given)
+
+
+@dataclass(frozen=True)
+class RoundSettings(Settings):
+    """Settings of a training that begins with Adam and ends with L-BFGS.
+
+    Example:
+        >>> RoundSettings(steps=10, rounds=4).adam_steps
+        6
+    """
+
+    rounds: int = option(10, "how many of the steps, the last ones, are rounds of L-BFGS", least=0)
+
+    @property
+    def adam_steps(self) -> int:
+        """The steps before the rounds."""
+        return max(0, self.steps - self.rounds)
 
 
 def flag(name: str) -> str:

@@ -36,7 +36,7 @@ class Poisson(PdeExperiment):
     """Δu = f on a square, zero on its sides; f is that of a sum of sines."""
 
     name = "poisson"
-    quick = Settings(steps=220, lbfgs=12, batch=1024, layers=2)
+    quick = Settings(steps=220, rounds=12, batch=1024, layers=2)
     bound = 0.01
     equation = Equation(
         f"u__x__x + u__y__y + {_waves(_POISSON, '(pi**2/4*({k}**2+{l}**2))*')}",
@@ -55,7 +55,7 @@ class Heat(PdeExperiment):
     """∂u/∂t = a Δu on a square, zero on its sides, from a sum of sines, each of which decays at its own rate."""
 
     name = "heat"
-    quick = Settings(steps=150, lbfgs=10, batch=1024, layers=2)
+    quick = Settings(steps=150, rounds=10, batch=1024, layers=2)
     bound = 0.03
     equation = Equation(
         "u__t - a*(u__x__x + u__y__y)",
@@ -75,7 +75,7 @@ class Burgers(PdeExperiment):
     """∂u/∂t + u ∂u/∂x = ν ∂²u/∂x², ν = 0.01/π, from -sin πx: a steep front at x = 0 (Raissi et al. 2019)."""
 
     name = "burgers"
-    quick = Settings(steps=1240, lbfgs=40, batch=1024)
+    quick = Settings(steps=1240, rounds=40, batch=1024)
     bound = 0.05
     equation = Equation(
         "u__t + u*u__x - nu*u__x__x",
@@ -111,7 +111,7 @@ class AllenCahn(PdeExperiment):
 
     name = "allen-cahn"
     options = AllenCahnSettings
-    quick = AllenCahnSettings(steps=1240, lbfgs=40, batch=1024)
+    quick = AllenCahnSettings(steps=1240, rounds=40, batch=1024)
     bound = 0.1
     equation = Equation(
         "u__t - d*u__x__x - 5*(u - u**3)",
@@ -186,7 +186,7 @@ class Eikonal(PdeExperiment):
 
     name = "eikonal"
     options = EikonalSettings
-    quick = EikonalSettings(steps=300, lbfgs=12, batch=1024)
+    quick = EikonalSettings(steps=300, rounds=12, batch=1024)
     bound = 0.08
     circles = ((-0.4, -0.2, 0.35), (0.45, 0.35, 0.25))
 
@@ -249,7 +249,7 @@ class Custom(PdeExperiment):
     name = "custom"
     merit = "residual"
     options = CustomSettings
-    quick = CustomSettings(steps=120, lbfgs=20, hidden=32, batch=256, boundary=1)
+    quick = CustomSettings(steps=120, rounds=20, hidden=32, batch=256, boundary=1)
     bound = 0.05
 
     def __init__(self, settings: CustomSettings, equation: Equation | None = None) -> None:

@@ -33,7 +33,7 @@ _CUT = 1e-5
 
 
 @dataclass(frozen=True)
-class Settings(base.Settings):
+class Settings(base.RoundSettings):
     """Settings of "helmholtz"; see `fastsiren.fit.Settings`."""
 
     steps: int = option(158, "training steps, rounds of L-BFGS included", least=1)
@@ -73,7 +73,7 @@ class Helmholtz(Experiment):
         need_scipy("the experiment helmholtz")
         super().__init__(settings)
         s = self.settings
-        self._rate = decay(s.lr, max(1, s.steps - s.rounds), warmup=20)
+        self._rate = decay(s.lr, max(1, s.adam_steps), warmup=20)
         self.centre = (0.0, 0.0) if s.medium == "uniform" else (-0.35, 0.0)
         self.axis = np.linspace(-(1 - WIDTH), 1 - WIDTH, _SHOWN)
         rows, columns = np.meshgrid(self.axis, self.axis, indexing="ij")
@@ -91,14 +91,10 @@ class Helmholtz(Experiment):
         others = plain_networks(2, s.hidden, s.layers, 2, resolution=max(8, int(4 * s.k)), seed=s.seed)
         return {self.ours: self.network, **others}
 
-    def lbfgs_from(self) -> int:
-        """The rounds come last."""
-        return max(0, int(self.settings.steps) - int(self.settings.rounds))
-
     def loss(self, net: nn.Module, step: int) -> Tensor:
         """Residuals at points all over the square, and more of them near the source."""
         s = self.settings
-        count = s.batch if step < self.lbfgs_from() else s.round_batch
+        count = s.batch if step < s.adam_steps else s.round_batch
         near = min(count - 1, round(count * s.near))
         x, weight = near_sources(count, near, [self.centre], s.sigma, seed=s.seed, step=step)
         source = gaussians(x, [self.centre], s.sigma)

@@ -26,11 +26,11 @@ _GRID = 101
 
 
 @dataclass(frozen=True)
-class Settings(training.Settings):
+class Settings(training.RoundSettings):
     """How an equation is solved. Coordinates are scaled to [-1, 1], so that omega means the same for every box."""
 
-    steps: int = option(6000, "training steps, those of L-BFGS included", least=1)
-    lbfgs: int = option(60, "how many of them, the last ones, are rounds of 25 iterations of L-BFGS", least=0)
+    steps: int = option(6000, "training steps, rounds of L-BFGS included", least=1)
+    rounds: int = option(60, "the last steps: rounds of 25 iterations of L-BFGS", least=0)
     hidden: int = option(64, "width of the sine layers", least=1, fixed=True)
     layers: int = option(3, "hidden layers behind the first", least=0, fixed=True)
     omega: float = option(8.0, "frequency factor of every sine layer", fixed=True)
@@ -69,10 +69,6 @@ class PdeExperiment(Experiment):
     def features(self) -> tuple[int, int]:
         """Inputs and outputs of the equation."""
         return len(self.equation.inputs), len(self.equation.outputs)
-
-    def lbfgs_from(self) -> int | None:
-        """Where the rounds of L-BFGS begin."""
-        return max(0, self.settings.steps - self.settings.lbfgs)
 
     def _cube(self, count: int, step: int, stream: int) -> Tensor:
         ends = [1.0] * self.features[0]
@@ -197,7 +193,7 @@ def fit(equation: Equation, *, quick: bool = False, **options: Any) -> Solution:
         >>> start = Condition("u - 1", {"t": 0})
         >>> decay = Equation("u__t + 2*u", inputs="t", outputs="u", box=[(0, 1)], conditions=[start])
         >>> watched = training.Options(progress=False)
-        >>> net = fit(decay, hidden=16, layers=1, steps=60, lbfgs=10, batch=64, boundary=1, options=watched).net
+        >>> net = fit(decay, hidden=16, layers=1, steps=60, rounds=10, batch=64, boundary=1, options=watched).net
         >>> with torch.no_grad():
         ...     end = net(torch.tensor([1.0]))
         >>> abs(float(end) - 0.135) < 1e-2

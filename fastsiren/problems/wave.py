@@ -33,7 +33,7 @@ _SCALE = 0.4
 
 
 @dataclass(frozen=True)
-class Settings(base.Settings):
+class Settings(base.RoundSettings):
     """Settings of "wave"; see `fastsiren.fit.Settings`."""
 
     steps: int = option(160, "training steps, rounds of L-BFGS included", least=1)
@@ -75,7 +75,7 @@ class Wave(Experiment):
                 f"--duration {s.duration:g}: the wave reaches the border at {(1 - 3 * s.sigma) / s.speed:.3g}; choose "
                 "less, or a smaller --speed or --sigma"
             )
-        self._rate = decay(s.lr, max(1, s.steps - s.rounds), warmup=20)
+        self._rate = decay(s.lr, max(1, s.adam_steps), warmup=20)
         self.axis, self.reference = spread(self.times(_MEASURED), s.space, s.sigma, s.speed)
 
     @property
@@ -88,10 +88,6 @@ class Wave(Experiment):
         s = self.settings
         others = plain_networks(1 + s.space, s.hidden, s.layers, 1, resolution=64, seed=s.seed)
         return {self.ours: self.network, **others}
-
-    def lbfgs_from(self) -> int:
-        """The rounds come last."""
-        return max(0, int(self.settings.steps) - int(self.settings.rounds))
 
     def times(self, count: int) -> Array:
         """Moments from 0 to the end."""
@@ -113,9 +109,10 @@ class Wave(Experiment):
 
     def _points(self, step: int) -> tuple[Tensor, int]:
         """Points [N, 1 + space] of a step; the number of the first one at t = 0, of which half are near the pulse."""
-        s, begun = self.settings, step < self.lbfgs_from()
+        s = self.settings
+        begun = step < s.adam_steps
         count = s.batch if begun else s.round_batch
-        end = s.duration * ((step + 1) / self.lbfgs_from() if begun else 1)
+        end = s.duration * ((step + 1) / s.adam_steps if begun else 1)
         low, high = [-1.0] * s.space, [1.0] * s.space
         initial = count - max(2, round(count * _INITIAL))
         near = (count - initial) // 2
