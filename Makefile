@@ -9,7 +9,7 @@ INPUTS := pyproject.toml setup.py constraints.txt $(shell find csrc -type f 2>/d
 # supported version.
 INTERPRETED := TRITON_INTERPRET=1 FASTSIREN_TEST_BACKENDS=triton
 OLDEST := $(VENV)/oldest-triton
-PASSES := $(addprefix tests/test_,$(addsuffix .py,value jet adjoint sandwich loss grid))
+PASSES := $(addprefix tests/test_,$(addsuffix .py,value value_bwdbwd jet adjoint sandwich loss grid))
 KERNELS := $(addprefix tests/test_,$(addsuffix .py,ops orders backends memory_safety triton triton_sine triton_memory))
 ifeq ($(shell uname -sm),Linux x86_64)
 TRITON := test-triton test-oldest-triton

@@ -238,11 +238,7 @@ def _run(
     """Launch a kernel of layer l, which multiplies B with its matrix or, going down, with that of the layer above."""
     thin = l + 1 == len(net.units) if down else l == 0
     rows, width, inner = B.shape[1], net.width(l), B.shape[2]
-    if thin:
-        W = scales = net.last if down else net.first
-    else:
-        layer = net.hidden[l if down else l - 1]
-        W, scales = layer.matrix, layer.scales
+    W, scales = net.down(l) if down else net.up(l)
     # Adjoints and slopes need registers next to the channels that are multiplied.
     tile = layer_tile(B.device, C + 1 + counts.get("K", 0), width, inner, net.mode, thin=thin)
     sizes: dict[str, Any] = {"C": C, **counts, "THIN": thin, "INNER": inner, "WIDTH": width, "PARTS": W.shape[1]}

@@ -29,7 +29,7 @@ from triton.runtime import driver
 from .adjoint import Cotangents, adjoint_sweep, contracted, sandwich_reverse
 from .configs import INTERPRETED, SHARED, Launch, recording
 from .jet import jet_reverse, jet_sweep
-from .network import Network, prepare
+from .network import Network, along, prepare
 from .project import projected
 from .weight_grad import WeightGrads
 from .whole import Grid, fits, fused, grid_value
@@ -55,7 +55,10 @@ KINDS = {
 
 
 class Case(NamedTuple):
-    """Passes through two layers of one width: a jet, or with C a sandwich, and with `keep` their backward."""
+    """Passes through two layers of one width: a jet, or with C a sandwich, and with `keep` their backward.
+
+    With `moved`, the jet of value_bwdbwd, along a tangent of "all" parameters or of the "biases".
+    """
 
     width: int
     mode: str
@@ -64,12 +67,13 @@ class Case(NamedTuple):
     C: int = 0
     keep: bool = True
     need_m: bool = False
+    moved: str = "none"
 
     def launches(self, chip: int) -> list[Launch]:
         """What the passes launch on a chip."""
         with recording(chip) as found:
             # A kernel for the whole network is written out for every hidden matrix; the others do not know how many.
-            net = _network(self.width, self.mode, max(1, self.C), hidden=1 if self.keep else 3)
+            net = _network(self.width, self.mode, max(1, self.C), hidden=1 if self.keep else 3, moved=self.moved)
             if self.C:
                 _sandwich(net, self.K, self.C)
             elif self.keep:
@@ -79,12 +83,16 @@ class Case(NamedTuple):
         return found
 
 
-def _network(width: int, mode: str, outputs: int, hidden: int) -> Network:
+def _network(width: int, mode: str, outputs: int, hidden: int, moved: str) -> Network:
     sizes = (INPUTS, *[width] * (1 + hidden), outputs)
     real = torch.float64 if mode == "fp64" else torch.float32
     pairs = itertools.pairwise(sizes)
     weights = [torch.empty(1, units, inputs, dtype=real, device="meta") for inputs, units in pairs]
-    return prepare(weights, [weight[..., 0] for weight in weights], [30.0] * (1 + hidden), mode)
+    parameters = weights, [weight[..., 0] for weight in weights], [30.0] * (1 + hidden)
+    net = prepare(*parameters, mode)
+    if moved == "none":
+        return net
+    return along(net, weights if moved == "all" else None, *parameters[1:])
 
 
 def _jet(net: Network, case: Case) -> None:
@@ -125,6 +133,10 @@ CASES = (
     *(Case(width, "fp32", 3, 1) for width in (64, 128, 256)),
     *(Case(256, "fp32", K, R) for K, R in ((1, 1), (3, 6), (4, 1), (6, 1))),
     Case(256, "fp32", 2, 1, need_m=True),
+    *(Case(width, "fp32", 1, 0, moved="all") for width in (64, 128, 256, 512)),
+    *(Case(256, mode, 1, 0, moved="all") for mode in ("tf32", "bf16")),
+    Case(64, "fp64", 1, 0, moved="all"),
+    Case(256, "fp32", 1, 0, moved="biases"),
     *(
         Case(width, mode, K, R, keep=False)
         for width in (64, 256)
@@ -140,7 +152,7 @@ CASES = (
     Case(256, "bf16", 2, 1),
     Case(64, "fp64", 2, 1),
 )
-QUICK = (Case(256, "fp32", 2, 1),)
+QUICK = (Case(256, "fp32", 2, 1), Case(256, "fp32", 1, 0, moved="all"))
 MORE_QUICK = {90: (Case(64, "fp16", 2, 1), Case(64, "fp32", 0, 0, keep=False))}
 
 

@@ -41,17 +41,38 @@ def curvature(M, m_row, live, p, r: tl.constexpr, K: tl.constexpr):
     return total
 
 
+@triton.jit
+def entering(
+    X, rows, row, live, W_dot, dot_scales, bias_dot, net, n, H,
+    THIN: tl.constexpr, INNER: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr, TANGENT: tl.constexpr,
+    MODE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """(28): A' h + beta', what a tangent of a layer's parameters adds to its slopes, [BM or 1, BN]."""
+    b = tl.load(bias_dot + net * H + n, mask=n < H, other=0.0)[None, :]
+    if TANGENT == "biases":
+        return b
+    elif THIN:
+        return thin_product(X, rows, row, live, W_dot + net * H * INNER, n, INNER, 1, 1, 1, INNER, H, BM, BN)[0] + b
+    else:
+        z = wide_product(
+            X, rows, row, live, W_dot + net * PARTS * WIDTH * INNER, dot_scales + net * WIDTH, n, 1, INNER, WIDTH,
+            False, True, MODE, BM, BN, BK, STAGES,
+        )  # fmt: skip
+        return z[0] + b
+
+
 @triton.jit(do_not_specialize=COUNTS)
 def jet_layer(
-    X, W, scales, bias, M, Y, Z, rows, N, H, m_stride,
+    X, W, scales, bias, W_dot, dot_scales, bias_dot, M, Y, Z, rows, N, H, m_stride,
     K: tl.constexpr, R: tl.constexpr, THIN: tl.constexpr, INNER: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr,
-    KEEP: tl.constexpr, SINES: tl.constexpr, MODE: tl.constexpr,
+    TANGENT: tl.constexpr, KEEP: tl.constexpr, SINES: tl.constexpr, MODE: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """(1) to (3): channels [1 + K + R, rows, INNER] through one sine layer.
 
     THIN: the first layer, X [1 + K, rows, INNER] and W [networks, H, INNER]; else W is packed. Y gets h, t, s and, with
     KEEP, Z gets theta, p, q, both [1 + K + R, rows, WIDTH]. M holds forms [R, K, K] at every multiple of m_stride.
+    TANGENT: "none"; or "biases" or "all" for (28), with K = 1 and R = 0, W_dot as W and bias_dot [networks, H].
     """
     net, row, live = rows_of(tl.program_id(0), N, BM)
     n = tl.program_id(1) * BN + tl.arange(0, BN)
@@ -65,6 +86,12 @@ def jet_layer(
             MODE, BM, BN, BK, STAGES,
         )  # fmt: skip
         b = tl.load(bias + net * WIDTH + n)
+    if TANGENT != "none":
+        more = entering(
+            X, rows, row, live, W_dot, dot_scales, bias_dot, net, n, H, THIN, INNER, WIDTH, PARTS, TANGENT, MODE,
+            BM, BN, BK, STAGES,
+        )  # fmt: skip
+        z = (z[0], z[1] + more)
     theta = z[0] + b[None, :]
     sine, cosine = sincos(theta, SINES)
     store_tile(Y, row, live, n, WIDTH, sine)
@@ -88,15 +115,16 @@ def jet_layer(
 
 @triton.jit(do_not_specialize=COUNTS)
 def jet_layer_bwd(
-    B, W, scales, Z, M, Z_bar, M_bar, rows, N, H, m_stride,
+    B, W, scales, W_dot, dot_scales, Z, M, Z_bar, M_bar, rows, N, H, m_stride,
     K: tl.constexpr, R: tl.constexpr, THIN: tl.constexpr, INNER: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr,
-    NEED_M: tl.constexpr, SINES: tl.constexpr, MODE: tl.constexpr,
+    TANGENT: tl.constexpr, NEED_M: tl.constexpr, SINES: tl.constexpr, MODE: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """(11) or (5), then (6) to (9): cotangents [1 + K + R, rows, INNER] above to those of this layer's phases.
 
     THIN: B are cotangents of the outputs and W [networks, INNER, H]; else W is the packed matrix of the layer above. Z
-    is what jet_layer kept. M_bar [units / BN, R, K, K, rows] is added to.
+    is what jet_layer kept. M_bar [units / BN, R, K, K, rows] is added to. TANGENT: (29), with K = 1, R = 0 and W_dot as
+    W.
     """
     net, row, live = rows_of(tl.program_id(0), N, BM)
     n = tl.program_id(1) * BN + tl.arange(0, BN)
@@ -108,6 +136,16 @@ def jet_layer_bwd(
             B, rows, row, live, W + net * PARTS * WIDTH * INNER, scales + net * INNER, n, C, INNER, WIDTH, True, False,
             MODE, BM, BN, BK, STAGES,
         )  # fmt: skip
+    if TANGENT:
+        p_bars = B + rows * INNER
+        if THIN:
+            more = thin_product(p_bars, rows, row, live, W_dot + net * H * INNER, n, 1, H, 1, 1, INNER, H, BM, BN)
+        else:
+            more = wide_product(
+                p_bars, rows, row, live, W_dot + net * PARTS * WIDTH * INNER, dot_scales + net * INNER, n, 1, INNER,
+                WIDTH, True, False, MODE, BM, BN, BK, STAGES,
+            )  # fmt: skip
+        bar = (bar[0] + more[0], bar[1])
     sine, cosine = sincos(load_tile(Z, row, live, n, WIDTH), SINES)
     p = ()
     for k in tl.static_range(K):
@@ -168,14 +206,17 @@ def sine_layer(net: Network, l: int, X: Tensor, M: Tensor, N: int, keep: bool) -
     K, R, rows, width = M.shape[-1], M.shape[-3], X.shape[1], net.width(l)
     Y = X.new_empty(1 + K + R, rows, width, dtype=net.stored(l))
     Z = net.first.new_empty(Y.shape) if keep else Y
-    layer = net.hidden[l - 1] if l else None
-    weights = (layer.matrix, layer.scales, layer.bias) if layer else (net.first, net.first_bias, net.first_bias)
-    tile = layer_tile(X.device, 1 + K + R, width, X.shape[2], net.mode, thin=l == 0)
-    sizes: dict[str, Any] = {"K": K, "R": R, "THIN": l == 0, "INNER": X.shape[2], "WIDTH": width}
-    modes: dict[str, Any] = {"PARTS": weights[0].shape[1], "KEEP": keep, "SINES": net.sines, "MODE": net.mode}
+    W, scales = net.up(l)
+    bias = net.hidden[l - 1].bias if l else net.first_bias
+    # What has no tangent is not read.
+    dots = (W, scales) if net.dots is None else net.dots.up(l)
+    bias_dot = bias if net.tangent is None else net.tangent.biases[l]
+    tile = layer_tile(X.device, 1 + K + R + (net.dots is not None), width, X.shape[2], net.mode, thin=l == 0)
+    sizes: dict[str, Any] = {"K": K, "R": R, "THIN": l == 0, "INNER": X.shape[2], "WIDTH": width, "PARTS": W.shape[1]}
+    modes: dict[str, Any] = {"TANGENT": net.moved, "KEEP": keep, "SINES": net.sines, "MODE": net.mode}
     grid = (rows // N * triton.cdiv(N, tile["BM"]), width // tile["BN"])
-    arguments = X, *weights, M, Y, Z, rows, N, net.units[l], M.stride(0) if M.ndim == 4 else 0
-    launch(jet_layer, grid, *arguments, **sizes, **modes, **tile)
+    counts = rows, N, net.units[l], M.stride(0) if M.ndim == 4 else 0
+    launch(jet_layer, grid, X, W, scales, bias, *dots, bias_dot, M, Y, Z, *counts, **sizes, **modes, **tile)
     return Z, Y
 
 
@@ -211,15 +252,17 @@ def jet_reverse(
 def _sine_layer_bwd(net: Network, l: int, B: Tensor, Z: Tensor, M: Tensor, M_bar: Tensor | None, N: int) -> Tensor:
     C, rows, width = Z.shape
     K, R, top = M.shape[-1], M.shape[-3], l + 1 == len(net.units)
-    W, scales = (net.last, net.last) if top else (net.hidden[l].matrix, net.hidden[l].scales)
+    W, scales = net.down(l)
+    dots = (W, scales) if net.dots is None else net.dots.down(l)
     Z_bar = torch.empty_like(Z)
-    # The sums of M_bar take the registers of another channel.
-    more = int(M_bar is not None)
+    # The sums of M_bar take the registers of another channel, and so does what a tangent adds.
+    more = (M_bar is not None) + (net.dots is not None)
     tile = layer_tile(B.device, C + more, width, B.shape[2], net.mode, thin=top)
     sizes: dict[str, Any] = {"K": K, "R": R, "THIN": top, "INNER": B.shape[2], "WIDTH": width, "PARTS": W.shape[1]}
-    modes: dict[str, Any] = {"NEED_M": M_bar is not None, "SINES": net.sines, "MODE": net.mode}
+    modes: dict[str, Any] = {"TANGENT": net.dots is not None, "NEED_M": M_bar is not None}
+    modes |= {"SINES": net.sines, "MODE": net.mode}
     grid = (rows // N * triton.cdiv(N, tile["BM"]), width // tile["BN"])
     sums = Z if M_bar is None else M_bar
-    arguments = B, W, scales, Z, M, Z_bar, sums, rows, N, net.units[l], M.stride(0) if M.ndim == 4 else 0
-    launch(jet_layer_bwd, grid, *arguments, **sizes, **modes, **tile)
+    counts = rows, N, net.units[l], M.stride(0) if M.ndim == 4 else 0
+    launch(jet_layer_bwd, grid, B, W, scales, *dots, Z, M, Z_bar, sums, *counts, **sizes, **modes, **tile)
     return Z_bar

@@ -27,6 +27,8 @@ class Network(NamedTuple):
     """H_0..H_L, not padded."""
     mode: str
     """Of the products, see dot.py."""
+    tangent: "Tangent | None" = None
+    """Of the parameters, for passes along one."""
 
     @property
     def sines(self) -> str:
@@ -51,9 +53,37 @@ class Network(NamedTuple):
         """Outputs, O."""
         return self.last.shape[1]
 
+    @property
+    def dots(self) -> "Network | None":
+        """The tangent of the matrices, as those of a network; None where they have none."""
+        return None if self.tangent is None else self.tangent.matrices
+
+    @property
+    def moved(self) -> str:
+        """Which parameters have a tangent: "none", "biases" or "all"."""
+        return "none" if self.tangent is None else "biases" if self.dots is None else "all"
+
     def width(self, l: int) -> int:
         """Padded units of sine layer l."""
         return padded(self.units[l])
+
+    def up(self, l: int) -> tuple[Tensor, Tensor]:
+        """The matrix that leads up to sine layer l and its scales; the first one is not packed and has none."""
+        return (self.hidden[l - 1].matrix, self.hidden[l - 1].scales) if l else (self.first, self.first)
+
+    def down(self, l: int) -> tuple[Tensor, Tensor]:
+        """The same for the matrix that leads down to sine layer l, from the layer above it."""
+        top = l + 1 == len(self.units)
+        return (self.last, self.last) if top else (self.hidden[l].matrix, self.hidden[l].scales)
+
+
+class Tangent(NamedTuple):
+    """A tangent of the parameters of G networks, A' and beta'."""
+
+    biases: list[Tensor]
+    """beta'_0 .. beta'_L and b'_o, [G, units], not padded."""
+    matrices: Network | None
+    """A' folded and packed as A is; None where they are zero."""
 
 
 def prepare(weights: Sequence[Tensor], biases: Sequence[Tensor], omegas: Sequence[float], mode: str) -> Network:
@@ -71,3 +101,10 @@ def prepare(weights: Sequence[Tensor], biases: Sequence[Tensor], omegas: Sequenc
     last, last_bias = weights[-1].detach().contiguous(), biases[-1].detach().contiguous()
     units = [w.shape[1] for w in weights[:-1]]
     return Network(A[0].contiguous(), beta[0].contiguous(), hidden, last, last_bias, units, mode)
+
+
+def along(net: Network, weights: Sequence[Tensor] | None, biases: Sequence[Tensor], omegas: Sequence[float]) -> Network:
+    """The same networks with a tangent of their parameters, of the shapes that `prepare` takes; None is zero."""
+    folded = torch._foreach_mul([b.detach() for b in biases], [*omegas, 1.0])
+    matrices = None if weights is None else prepare(weights, biases, omegas, net.mode)
+    return net._replace(tangent=Tangent([b.contiguous() for b in folded], matrices))

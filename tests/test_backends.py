@@ -185,8 +185,7 @@ def test_a_precision_nobody_has_is_refused(name):
 def test_modules_have_every_pass():
     for name in backends.BACKENDS:
         if backends.missing(name) is None:
-            passes = [pass_ for pass_ in op_cases.NAMES if pass_ != "value_bwdbwd"]
-            assert all(callable(getattr(backends.module(name), pass_)) for pass_ in [*passes, "grid_fwd"])
+            assert all(callable(getattr(backends.module(name), pass_)) for pass_ in [*op_cases.NAMES, "grid_fwd"])
     with pytest.raises(ValueError, match="got 'opencl', expected one of 'reference', 'cpp', 'triton'"):
         backends.module("opencl")
 

@@ -12,6 +12,7 @@ from triton.runtime.interpreter import InterpreterBuilder
 
 import fastsiren
 import oracle
+import test_value_bwdbwd
 from fastsiren import functional
 from guarded import sparse
 from pass_checks import EXACT, rows_of
@@ -197,6 +198,50 @@ def test_precision_of_a_module():
         grads.append([p.grad for p in module.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(grads[0], grads[1], strict=True))
     assert not torch.equal(grads[0][0], grads[2][0])
+
+
+# Along tangents of the parameters: networks and their tangents are packed together, and cut alike.
+
+
+def along_tangent(engine: Engine, net: oracle.Net, N: int, scale: float = 1.0) -> tuple[list[Tensor], tuple]:
+    """What value_bwdbwd gives for tangents of everything, and its arguments."""
+    dtype = net.weights[0].dtype
+    x_dot, *dots = test_value_bwdbwd.tangents(net, N, test_value_bwdbwd.ALL, dtype)
+    bars = [x_dot * scale, *([dot * scale for dot in group] for group in dots)]
+    call = bars, oracle.normal(N, net.weights[-1].shape[0], seed=3, dtype=dtype), oracle.points(net, N), net
+    return test_value_bwdbwd.by_engine(engine, *call), call
+
+
+def test_chunks_along_a_tangent(small_chunks):
+    found, call = along_tangent(TRITON, oracle.network((2, 17, 15, 2), (30.0, 20.0)), 100)
+    pairs = zip(found, test_value_bwdbwd.by_autograd(*call), strict=True)
+    assert max(oracle.relative_error(a, b) for a, b in pairs) <= EXACT
+
+
+def test_tangents_of_networks_in_chunks(monkeypatch):
+    # Two networks at a time.
+    monkeypatch.setattr(configs, "chunk_rows", lambda channels, width: 25)
+    test_value_bwdbwd.assert_networks_alone(TRITON, 11)
+
+
+@pytest.mark.parametrize("precision", ["tf32", "fp16", "bf16"])
+def test_precisions_along_a_tangent(precision):
+    net = NETWORKS["initial"]()
+    found, (bars, y_bar, x, _) = along_tangent(Engine(f"triton:{precision}"), net, 60)
+    wide = [bars[0].double(), *([dot.double() for dot in group] for group in bars[1:])]
+    exact = test_value_bwdbwd.by_autograd(wide, y_bar.double(), x.double(), net.double())
+    for ours, wanted, bound in zip(found[:2], exact, BOUNDS[precision][1:3], strict=False):
+        assert 3e-5 <= rms(ours, wanted) <= bound
+    # Of the last bias the gradient is zero.
+    assert max(map(rms, found[2:-1], exact[2:-1])) <= BOUNDS[precision][3] and not found[-1].any()
+
+
+@pytest.mark.parametrize("scale", [2.0**-30, 2.0**30])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_scaled_tangents_scale_results(precision, scale):
+    net = oracle.network((2, 33, 17, 1), (30.0, 30.0), dtype=torch.float32)
+    plain, scaled = (along_tangent(Engine(f"triton:{precision}"), net, 20, s)[0] for s in (1.0, scale))
+    assert all(torch.equal(a / scale, b) for a, b in zip(scaled, plain, strict=True))
 
 
 # Digits of eight bits, which stand in for fp32.

@@ -11,7 +11,7 @@ GUARDED = """
     import torch, guarded, interpreter, oracle, passes
     from torch.overrides import TorchFunctionMode
 
-    MADE = {torch.empty_like, torch.zeros_like, torch.cat, torch.Tensor.new_empty, torch.Tensor.new_zeros,
+    MADE = {torch.empty_like, torch.zeros_like, torch.cat, torch.stack, torch.Tensor.new_empty, torch.Tensor.new_zeros,
             torch.Tensor.contiguous, torch._foreach_mul}
 
     class Guarding(TorchFunctionMode):
@@ -47,6 +47,9 @@ GUARDED = """
                     grid = [0.0] * D, [0.1] * D, [0] * D, (7, *[3] * (D - 1))
                     engine.call("grid_fwd", *grid, *net, out=out, gain=0.5, offset=0.5)
                     found[-1].append(out)
+                    dots, (y_bar,) = (keep(given.net.weights), keep(given.net.biases)), call.bars
+                    y_dot, grads = engine.call("value_bwdbwd", *keep([given.x]), *dots, y_bar, call.x, *net)
+                    found[-1] += [y_dot, grads.x, *grads.weights, *grads.biases]
         assert all(a.double().isfinite().all() and torch.equal(a, b) for a, b in zip(*found, strict=True)), (case, name)
         count += 1
     print("clean", count)

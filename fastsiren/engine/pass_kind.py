@@ -133,16 +133,12 @@ class Pass:
             return self.compute(backend, call, args)
         if not count:
             return tuple(args[-1].new_zeros(field.shape) for field in self.results(call, args))
-        run = at_once if self.takes_networks(backend, call, args) else one_by_one
+        run = at_once if getattr(backend, "TAKES_NETWORKS", False) else one_by_one
         return run(self, backend, call, args, count)
 
     def compute(self, backend: Any, call: Call, args: Tensors) -> tuple[Tensor, ...]:
         """Hand the tensors to the functions of a backend, as they are."""
         raise NotImplementedError
-
-    def takes_networks(self, backend: Any, call: Call, args: Tensors) -> bool:
-        """Whether those functions take many networks at once."""
-        return bool(getattr(backend, "TAKES_NETWORKS", False))
 
     def networks(self, call: Call, args: Tensors) -> int | None:
         """Length of the axis of networks that parameters have in front; None where none of them has it."""

@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import reference
 from .network import Grads
 from .pass_kind import Arguments, Call, Dispatch, Needs, Operand, Pass, Result, Tensors, plain_vjp
 
@@ -122,14 +121,13 @@ class ValueBwdBwd(Pass):
     has_cotangents = True
 
     def compute(self, backend: Any, call: Call, args: Tensors) -> tuple[Tensor, ...]:
-        """Compute the results; in plain torch where parameters have cotangents and the backend has no such pass."""
+        """Compute the results with the functions of a backend."""
         (x_bar_bar, y_bar, x), weights, biases, cotangents = self.split(call, args)
         params = list(weights), list(biases), list(call.omegas)
         need_y_bar, need_x, need_params = call.options
         if cotangents:
             W_bars, b_bars = list(cotangents[: -call.layers]) or None, list(cotangents[-call.layers :])
-            function = getattr(backend, self.name, reference.value_bwdbwd)
-            y_bar_bar, grads = function(x_bar_bar, W_bars, b_bars, y_bar, x, *params)
+            y_bar_bar, grads = backend.value_bwdbwd(x_bar_bar, W_bars, b_bars, y_bar, x, *params)
             seeds = (y_bar_bar,)
         else:
             # x_bar is the Jacobian of the one combination y_bar of the outputs.
@@ -140,11 +138,6 @@ class ValueBwdBwd(Pass):
             seeds = tuple(seed.squeeze(1) for seed in grads.seeds)
         wanted = zip((need_y_bar, need_x, need_params, need_params), (seeds, (grads.x,), grads.weights, grads.biases))
         return tuple(tensor for flag, group in wanted if flag for tensor in group if tensor is not None)
-
-    def takes_networks(self, backend: Any, call: Call, args: Tensors) -> bool:
-        """Whether the backend does; plain torch does not."""
-        own = not self.split(call, args).cotangents or hasattr(backend, self.name)
-        return own and super().takes_networks(backend, call, args)
 
     def results(self, call: Call, args: Tensors) -> list[Result]:
         """Shapes of the results, and what they are."""

@@ -27,6 +27,7 @@ from fastsiren.engine.triton_chunk import (
     reverse_sandwich,
     sandwich,
     sums_of,
+    tangent_reverse,
 )
 from fastsiren.engine.triton_loss import loss_fwd
 from fastsiren.kernels.adjoint import contracted
@@ -65,6 +66,32 @@ def value_bwd(
         y_bar, none, none, x, directions, forms, weights, biases, omegas,
         need_x=need_x, need_seeds=False, need_params=need_params, precision=precision,
     )  # fmt: skip
+
+
+def value_bwdbwd(
+    x_bar_bar: Tensor | None,  # [N, D]
+    W_bar_bar: Sequence[Tensor] | None,
+    b_bar_bar: Sequence[Tensor] | None,
+    y_bar: Tensor,  # [N, O]
+    x: Tensor,  # [N, D]
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    omegas: Sequence[float],
+    *,
+    precision: str = "fp32",
+) -> tuple[Tensor, Grads]:
+    """Vector-Jacobian product of value_bwd: y_bar_bar [N, O] and the gradients of x and the parameters."""
+    # These tangents are cotangents, of any magnitude: "tf32" multiplies as "fp16" does and stores them in full range.
+    net = Networks(weights, biases, omegas, "tf32" if precision == "fp16" else precision)
+    net.move(W_bar_bar, b_bar_bar)
+    points, N, D = net.points(x).flatten(0, 1), x.shape[0], net.inputs
+    x_dot = torch.zeros_like(points) if x_bar_bar is None else net.check("x_bar_bar", x_bar_bar, N, D)
+    y_bar, sums = net.check("y_bar", y_bar, N, net.outputs), WeightGrads(net.count)
+    y_dot, x_bar = y_bar.new_empty(y_bar.shape), points.new_empty(points.shape)
+    for chunk in net.chunks(N, 2):
+        rows, own = chunk.rows, sums.of(chunk.networks.start)
+        y_dot[rows], x_bar[rows] = tangent_reverse(chunk, points[rows], x_dot[rows], y_bar[rows], own)
+    return y_dot, Grads(x_bar, (), *net.grads(sums))
 
 
 def _no_seeds(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -261,6 +288,6 @@ def grid_fwd(
 def with_precision(precision: str) -> SimpleNamespace:
     """The passes of this module with operands of hidden products of this precision."""
     forward = (value_fwd, jet_fwd, adjoint_fwd, sandwich_fwd, grid_fwd)
-    passes = (*forward, value_bwd, jet_bwd, adjoint_bwd, sandwich_bwd, loss_fwd)
+    passes = (*forward, value_bwd, value_bwdbwd, jet_bwd, adjoint_bwd, sandwich_bwd, loss_fwd)
     functions = {each.__name__: functools.partial(each, precision=precision) for each in passes}
     return SimpleNamespace(TAKES_NETWORKS=TAKES_NETWORKS, **functions)

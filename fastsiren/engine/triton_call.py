@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fastsiren.engine.network import check_parameters
 from fastsiren.kernels import configs
-from fastsiren.kernels.network import Network, prepare
+from fastsiren.kernels.network import Network, along, prepare
 from fastsiren.kernels.project import projected
 from fastsiren.kernels.weight_grad import WeightGrads
 from fastsiren.kernels.whole import fits
@@ -47,13 +47,31 @@ class Chunk(NamedTuple):
     def outputs(self, channels: Tensor) -> Tensor:
         """(4): the same with the bias in channel 0."""
         Y = self.combinations(channels)
-        Y[0].view(-1, self.N, Y.shape[2]).add_(self.kernels.last_bias[:, None])
+        self._shift(Y[0], self.kernels.last_bias)
         return Y
+
+    def slopes(self, channels: Tensor) -> Tensor:
+        """(28): y' [rows, O] from h and t of the last sine layer, [2, rows, width]."""
+        y_dot = self.combinations(channels[1:])[0]
+        if self.dots is not None:
+            y_dot += self.dots.combinations(channels[:1])[0]
+        if self.kernels.tangent is not None:
+            self._shift(y_dot, self.kernels.tangent.biases[-1])
+        return y_dot
+
+    def _shift(self, y: Tensor, bias: Tensor) -> None:
+        """Add a bias [networks, O] to [rows, O]."""
+        y.view(-1, self.N, y.shape[1]).add_(bias[:, None])
 
     def inputs(self, channels: Tensor) -> Tensor:
         """[C, rows, D]: channels of the first layer's phases times A_0."""
         H, D = self.kernels.units[0], self.kernels.inputs
         return projected(channels, self.kernels.first, self.N, D, 1, H, D)
+
+    @property
+    def dots(self) -> "Chunk | None":
+        """The same with the tangent of the matrices in their place; None where they have none."""
+        return None if self.kernels.dots is None else self._replace(kernels=self.kernels.dots)
 
 
 class Networks:
@@ -68,12 +86,11 @@ class Networks:
         count = check_parameters(weights, biases, omegas)
         self.axis = () if count is None else (count,)
         self.count = 1 if count is None else count
-        weights = [self.check("weights", weight, *self.axis, *weight.shape[-2:]) for weight in weights]
-        biases = [self.check("biases", bias, *self.axis, *bias.shape[-1:]) for bias in biases]
-        self.weights = weights if self.axis else [weight[None] for weight in weights]
-        self.biases = biases if self.axis else [bias[None] for bias in biases]
+        self.weights = self._parameters("weights", weights, [weight.shape[-2:] for weight in weights])
+        self.biases = self._parameters("biases", biases, [bias.shape[-1:] for bias in biases])
         self.omegas = list(omegas)
         self.mode = configs.mode_of(self.like.dtype, precision)
+        self._dots: tuple[list[Tensor] | None, list[Tensor]] | None = None
         # Seeds divided by a power of two near omega_0 keep every channel near one, and no bit of a result changes.
         self.sigma = 2.0 ** round(math.log2(abs(omegas[0]))) if omegas[0] else 1.0
 
@@ -124,10 +141,27 @@ class Networks:
         # A launch for as many channels as a Laplacian has takes longer on a GPU than it takes to make.
         return rows if kept else rows * max(1, 4 // channels)
 
+    def move(self, weights: Sequence[Tensor] | None, biases: Sequence[Tensor] | None) -> None:
+        """Give the parameters a tangent, W_bar_bar and b_bar_bar of value_bwdbwd; None is zero."""
+        cores = [[param.shape[1:] for param in group] for group in (self.weights, self.biases)]
+        W = None if weights is None else self._parameters("W_bar_bar", weights, cores[0])
+        zeros = [bias.new_zeros(bias.shape) for bias in self.biases]
+        self._dots = W, zeros if biases is None else self._parameters("b_bar_bar", biases, cores[1])
+
+    def _parameters(self, name: str, given: Sequence[Tensor], cores: Sequence[torch.Size]) -> list[Tensor]:
+        """[G, ..] of every layer, after checks."""
+        checked = [self.check(name, tensor, *self.axis, *core) for tensor, core in zip(given, cores, strict=True)]
+        return checked if self.axis else [tensor[None] for tensor in checked]
+
     def packed(self, networks: slice) -> Network:
         """Some of the networks as kernels take them."""
         weights, biases = ([tensor[networks] for tensor in group] for group in (self.weights, self.biases))
-        return prepare(weights, biases, self.omegas, self.mode)
+        kernels = prepare(weights, biases, self.omegas, self.mode)
+        if self._dots is None:
+            return kernels
+        W, b = self._dots
+        W = None if W is None else [tensor[networks] for tensor in W]
+        return along(kernels, W, [tensor[networks] for tensor in b], self.omegas)
 
     def chunks(self, N: int, channels: int, *, fused: bool = False, kept: bool = True) -> Iterator[Chunk]:
         """The work of a call on N rows; with `fused`, of one whose rows need no memory each."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastsiren.engine.triton_call import Bar, Chunk, Networks, Points
 from fastsiren.kernels.adjoint import Adjoints, Cotangents, adjoint_sweep, sandwich_reverse
-from fastsiren.kernels.jet import Trace, jet_sweep
+from fastsiren.kernels.jet import Trace, jet_reverse, jet_sweep
 from fastsiren.kernels.weight_grad import WeightGrads
 from fastsiren.kernels.whole import fused
 
@@ -60,6 +60,16 @@ def put_inputs(net: Networks, chunk: Chunk, Z_bar: Tensor, x_bar: Bar, V_bar: Ba
     bars = chunk.inputs(Z_bar)
     x_bar.put(chunk.rows, bars[0])
     V_bar.put(chunk.rows, channels_last(bars[1:]) / net.sigma)
+
+
+def tangent_reverse(chunk: Chunk, x: Tensor, x_dot: Tensor, y_bar: Tensor, sums: WeightGrads) -> tuple[Tensor, Tensor]:
+    """Of networks that are moved: y' [rows, O] along the tangent, and the gradient of <y_bar, y'> in x [rows, D]."""
+    net, forms = chunk.kernels, x.new_empty(0, 1, 1)
+    last, trace = jet_sweep(net, torch.stack([x, x_dot]), forms, chunk.N, keep=True)
+    bars = torch.stack([torch.zeros_like(y_bar), y_bar])
+    Z_bar, _ = jet_reverse(net, trace, last, bars, forms, chunk.N, sums, False)
+    y_dot, x_bar = chunk.slopes(last), chunk.inputs(Z_bar[:1])[0]
+    return y_dot, x_bar if chunk.dots is None else x_bar + chunk.dots.inputs(Z_bar[1:])[0]
 
 
 class Sandwich(NamedTuple):
