@@ -17,6 +17,8 @@ OUTPUTS = {
     "jet": ("value", "first", "second"),
     "adjoint": ("value", "first"),
     "sandwich": ("value", "first", "second"),
+    # Along tangents of all parameters, or of the biases alone.
+    **{f"value_bwdbwd{some}": ("slope",) for some in ("", "_biases")},
     **{f"loss_{kind}": ("loss",) for kind in LOSSES},
     "grid": ("value",),
 }
@@ -70,11 +72,13 @@ def _main() -> Iterator[Case]:
         for mode in ("fp32", "fp16"):
             yield Case("value", square(width), mode=mode)
             yield Case("jet", square(width), mode=mode)
+            yield Case("value_bwdbwd", square(width), mode=mode)
             yield from (Case(f"loss_{kind}", square(width), mode=mode) for kind in LOSSES if width != 128)
             if width != 128:
                 yield Case("adjoint", square(width, 3), mode=mode)
                 yield Case("sandwich", square(width), mode=mode)
                 yield Case("grid", square(width), mode=mode)
+                yield Case("value_bwdbwd_biases", square(width), mode=mode)
 
 
 def _seeds() -> Iterator[Case]:
@@ -93,6 +97,7 @@ def _modes() -> Iterator[Case]:
         for width in (64, 256):
             yield Case("value", square(width), mode=mode)
             yield Case("jet", square(width), mode=mode)
+            yield Case("value_bwdbwd", square(width), mode=mode)
         yield from (Case(f"loss_{kind}", square(64), mode=mode) for kind in LOSSES)
         yield Case("adjoint", square(64, 3), mode=mode)
         yield Case("sandwich", square(64), mode=mode)
@@ -107,12 +112,12 @@ def _shapes() -> Iterator[Case]:
     unequal = ((1, 64, 33, 128, 1), (2, 40, 256, 17, 5), (4, 128, 64, 512, 2), (5, 16, 96, 32, 3), (6, 33, 65, 100, 4))
     for i, widths in enumerate(unequal):
         d, o = widths[0], widths[-1]
-        for kind in ("value", "jet", "adjoint", "sandwich"):
+        for kind in ("value", "jet", "adjoint", "sandwich", "value_bwdbwd"):
             yield Case(kind, widths, (63, 129, 1000, 17, 257)[i], K=min(d, 3), C=min(o, 2), per_point=i % 2 == 1)
     for N in (1, 0):
-        yield from (Case(kind, square(64), N) for kind in ("value", "jet", "adjoint", "sandwich", "loss_laplacian"))
-    yield Case("value", square(64), 32768 + 4097)
-    yield Case("jet", square(64), 32768 + 4097)
+        kinds = ("value", "jet", "adjoint", "sandwich", "value_bwdbwd", "loss_laplacian")
+        yield from (Case(kind, square(64), N) for kind in kinds)
+    yield from (Case(kind, square(64), 32768 + 4097) for kind in ("value", "jet", "value_bwdbwd"))
 
 
 def _small() -> Iterator[Case]:
@@ -131,7 +136,10 @@ def cases(quick: bool) -> list[Case]:
 
 @dataclass(frozen=True)
 class Given:
-    """Arguments of a pass and cotangents of its outputs, on the device."""
+    """Arguments of a pass and cotangents of its outputs, on the device.
+
+    Of value_bwdbwd, seeds are the tangents of the parameters, and bars those of the outputs and the tangent of x.
+    """
 
     net: Any  # oracle.Net
     x: Tensor  # [N, D]
@@ -161,8 +169,12 @@ def given(case: Case, draw: int = 0) -> Given:
         "adjoint": [(N, o), (N, C, d)],
         "sandwich": [(N, o), (N, C, d), (N, C, K, K)],
         "loss_gradient": [(N, o, d)],
+        **{f"value_bwdbwd{some}": [(N, o), (N, d)] for some in ("", "_biases")},
     }
     net = rule.network(case.widths, [30.0] * (len(case.widths) - 2), seed=draw, dtype=dtype)
     x = rule.points(net, N, seed=100 * draw + 1).to(DEVICE)
     net = net._replace(weights=[w.to(DEVICE) for w in net.weights], biases=[b.to(DEVICE) for b in net.biases])
+    if case.kind.startswith("value_bwdbwd"):
+        moved = net.biases if case.kind.endswith("_biases") else net.parameters()
+        seeds = [normal(*param.shape) for param in moved]
     return Given(net, x, seeds, [normal(*shape) for shape in shapes.get(case.kind, [(N, o)])])

@@ -76,11 +76,21 @@ def ours(case: Case, made: Given) -> Results:
         target = None if kind == "eikonal" else made.bars[0]
         loss, grads = table.loss_fwd(kind, made.x, target, None, *net, need_params=True, reduction="mean")
         return Results([loss.reshape(1)], [], layers([*grads.weights, *grads.biases]))
+    if case.kind.startswith("value_bwdbwd"):
+        y_bar, x_bar_bar = made.bars
+        y_bar_bar, grads = table.value_bwdbwd(x_bar_bar, *tangents(made), y_bar, made.x, *net)
+        return Results([y_bar_bar], [grads.x], layers([*grads.weights, *grads.biases]))
     outputs = getattr(table, f"{case.kind}_fwd")(made.x, *made.seeds, *net)
     need = {"need_x": True, "need_params": True, **({} if case.kind == "value" else {"need_seeds": True})}
     grads = getattr(table, f"{case.kind}_bwd")(*made.bars, made.x, *made.seeds, *net, **need)
     outputs = list(outputs) if isinstance(outputs, tuple) else [outputs]
     return split(case, outputs, grads.x, grads.seeds, [*grads.weights, *grads.biases])
+
+
+def tangents(made: Given) -> tuple[list[Tensor] | None, list[Tensor]]:
+    """Return the tangents of weights and biases of value_bwdbwd, None for zeros."""
+    count = len(made.net.biases)
+    return made.seeds[:-count] or None, made.seeds[-count:]
 
 
 def grid_of(case: Case) -> tuple[list[float], list[float], list[int], list[int]]:
@@ -118,11 +128,24 @@ def by_autograd(case: Case, made: Given) -> Results:
             loss = plain_loss(case.kind.removeprefix("loss_"), net, x, made.bars[0])
             rest = rule.gradients([loss], [torch.ones_like(loss)], net.parameters())
             return Results([loss.detach().reshape(1)], [], layers([t.detach() for t in rest]))
+        if case.kind.startswith("value_bwdbwd"):
+            return second_derivatives(made, net, x)
         outputs = getattr(rule, case.kind)(net, x, *seeds)
         outputs = list(outputs) if isinstance(outputs, tuple) else [outputs]
         grads = rule.gradients(outputs, made.bars, [x, *seeds, *net.parameters()])
     found = [t.detach() for t in grads]
     return split(case, [t.detach() for t in outputs], found[0], found[1 : 1 + len(seeds)], found[1 + len(seeds) :])
+
+
+def second_derivatives(made: Given, net: Any, x: Tensor) -> Results:
+    """Return what value_bwdbwd gives, by nested autograd."""
+    rule = oracle()
+    (y_bar,) = rule.tracked(made.bars[0])
+    # Of the parameters, weights come first, and biases may be all that have tangents.
+    slopes = rule.gradients([rule.value(net, x)], [y_bar], [x, *net.parameters()[-len(made.seeds) :]])
+    found = rule.gradients(slopes, [made.bars[1], *made.seeds], [y_bar, x, *net.parameters()])
+    y_bar_bar, x_grad, *rest = [t.detach() for t in found]
+    return Results([y_bar_bar], [x_grad], layers(rest))
 
 
 def plain_loss(kind: str, net: Any, x: Tensor, target: Tensor) -> Tensor:

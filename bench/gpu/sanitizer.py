@@ -20,6 +20,7 @@ CASES = (
     Case("value", square(64), 65, "fp16"),
     Case("jet", square(64), 33),
     Case("sandwich", square(64), 17, "fp16"),
+    Case("value_bwdbwd", square(64), 33),
     Case("loss_laplacian", square(256), 49),
     Case("grid", square(256), 40),
 )
