@@ -62,7 +62,7 @@ struct LossArgs {
   }
 };
 
-// Losses and gradients wanted of a backward pass; empty lists mean no parameter gradients.
+// Losses and gradients wanted of a backward pass; empty lists mean no parameter gradients, or none of the weights.
 struct GradArgs {
   Address losses = 0, x = 0, first = 0, second = 0;
   std::vector<Address> weights, biases;

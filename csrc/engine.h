@@ -89,6 +89,7 @@ struct GradientLayout {
   const int64_t* bias;    // per sine layer
   int64_t elements;
   int64_t doubles;  // 1 + O: loss, output bias
+  bool weights;     // false: sums of the biases alone
 };
 
 // Engine T (kernels/README.md (1) to (12)): value, K tangents, R second-order channels, and their adjoint.

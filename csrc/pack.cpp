@@ -116,17 +116,17 @@ void PackedNet<T>::output(const Affine<T>& a, int64_t MO) {
 }
 
 template <class T>
-GradientBuffers<T>::GradientBuffers(const Net<T>& net, int64_t align) : net_(net) {
+GradientBuffers<T>::GradientBuffers(const Net<T>& net, int64_t align, bool weights) : net_(net) {
   int64_t at = 0;
   for (size_t l = 0; l < net.size(); l++) {
     stride_.push_back((net[l].in + align - 1) / align * align);
     weight_.push_back(at);
-    at += net[l].out * stride_[l];
+    if (weights) at += net[l].out * stride_[l];
     if (l + 1 == net.size()) break;
     bias_.push_back(at);
     at += (net[l].out + align - 1) / align * align;
   }
-  layout_ = {weight_.data(), stride_.data(), bias_.data(), at, 1 + net.back().out};
+  layout_ = {weight_.data(), stride_.data(), bias_.data(), at, 1 + net.back().out, weights};
 }
 
 template <class T>
@@ -138,7 +138,7 @@ void GradientBuffers<T>::store(const SegmentSums& root, const std::vector<T*>& w
     const bool last = l + 1 == net_.size();
     const double scale = last ? 1.0 : a.omega / PI;
     for (int64_t r = 0; r < a.out; r++) {
-      for (int64_t k = 0; k < a.in; k++)
+      for (int64_t k = 0; layout_.weights && k < a.in; k++)
         weights[l][r * a.in + k] = values ? static_cast<T>(values[weight_[l] + r * stride_[l] + k] * scale) : T(0);
       const double b = !values ? 0.0 : last ? root.doubles[1 + r] : values[bias_[l] + r] * scale;
       biases[l][r] = static_cast<T>(b);

@@ -35,7 +35,8 @@ class PackedNet {
 template <class T>
 class GradientBuffers {
  public:
-  GradientBuffers(const Net<T>& net, int64_t align);
+  // `weights`: of the weights as well as of the biases.
+  GradientBuffers(const Net<T>& net, int64_t align, bool weights);
   const GradientLayout& layout() const { return layout_; }
   void store(const SegmentSums& root, const std::vector<T*>& weights, const std::vector<T*>& biases) const;
 

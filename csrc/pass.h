@@ -26,7 +26,7 @@ struct Stack {
 template <class T>
 struct SumTargets {
   T* losses;                        // or null
-  std::vector<T*> weights, biases;  // empty when not wanted
+  std::vector<T*> weights, biases;  // empty when not wanted; weights not without biases
 };
 
 // Moves `p` to row `n` of rows of `size` numbers; null stays null.
@@ -125,7 +125,7 @@ class PassTask final : public Task {
         net_(pass.nets.at(network)),
         packed_(net_, pass.kernels, pass.down, threads),
         job_(pass.job),
-        buffers_(net_, pass.kernels.gradient_align) {
+        buffers_(net_, pass.kernels.gradient_align, pass.sums && !pass.sums->weights.empty()) {
     const T* points = job_.points.x;
     job_.net = packed_.get();
     move_job(job_, pass.kernels, network);
@@ -149,7 +149,7 @@ class PassTask final : public Task {
     if (!job_.parameters) return;
     std::vector<T*> weights = pass_.sums->weights, biases = pass_.sums->biases;
     for (size_t l = 0; l < net_.size(); l++) {
-      weights[l] += network_ * net_[l].out * net_[l].in;
+      if (!weights.empty()) weights[l] += network_ * net_[l].out * net_[l].in;
       biases[l] += network_ * net_[l].out;
     }
     buffers_.store(root, weights, biases);
@@ -158,7 +158,7 @@ class PassTask final : public Task {
  private:
   void plan_sums() {
     const int64_t segment = segment_points(job_.N);
-    job_.parameters = !pass_.sums->weights.empty();
+    job_.parameters = !pass_.sums->biases.empty();
     job_.layout = buffers_.layout();
     if (!job_.parameters) job_.layout.elements = 0;
     tree_ = std::make_unique<SegmentTree>((job_.N + segment - 1) / segment, sizeof(T), job_.layout.elements,

@@ -15,6 +15,7 @@ from torch import Tensor
 
 import oracle
 from passes import (
+    CPP,
     FLOAT32,
     FLOAT64,
     OUTPUTS,
@@ -160,6 +161,10 @@ def check_needs(engine: Engine, name: str, *, per_point: bool) -> None:
             assert_same(engine, [grads.x], [full.x])
         assert_same(engine, grads.seeds, full.seeds if need_seeds else [])
         assert_same(engine, [*grads.weights, *grads.biases], full.parameters if need_params else [])
+    if engine in CPP:
+        grads = engine.backward(name, given.bars, given.net, given.x, given.seeds, need_weights=False)
+        assert not grads.weights
+        assert_same(engine, [grads.x, *grads.seeds, *grads.biases], [full.x, *full.seeds, *full.parameters[count:]])
 
 
 def rows_of(results: Results) -> list[Tensor]:

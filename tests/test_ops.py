@@ -8,7 +8,7 @@ import op_cases
 import oracle
 from fastsiren.engine import ops, reference
 from fastsiren.engine.passes import PASSES
-from passes import unless_interpreted
+from passes import CPP, unless_interpreted
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script")
 
@@ -154,6 +154,32 @@ def test_gradient_of_weights_does_not_pay_for_x(recorder):
     y = ops.value_fwd(x, *net, backend="reference")
     torch.autograd.grad(y.sum(), net.weights)
     assert recorder.calls[1:] == [("value_bwd", ("need_params",))]
+
+
+@pytest.mark.skipif(not CPP, reason="only the C++ engine spares weights, and it is not under test")
+@pytest.mark.parametrize("shared", [True, False], ids=["shared biases", "biases of each network"])
+def test_gradient_of_biases_does_not_pay_for_weights(shared, monkeypatch):
+    """As where each sample shifts the phases of a network that all samples share: to second order."""
+    made, module = [], ops.backends.module("cpp")
+
+    def value_bwd(*args, **needs):
+        made.append(module_value_bwd(*args, **needs))
+        return made[-1]
+
+    module_value_bwd = module.value_bwd
+    monkeypatch.setattr(module, "value_bwd", value_bwd)
+    net, found = op_cases.network().tracked(), []
+    biases = net.biases if shared else oracle.tracked(*(torch.stack([b, 2 * b]) for b in net.biases))
+    x = oracle.points(net, 4)
+    for backend in ("cpp", "reference"):
+        y = ops.value_fwd(x, net.weights, biases, net.omegas, backend=backend)
+        slopes = torch.autograd.grad(y.square().sum(), biases, create_graph=True)
+        loss = sum(slope.square().sum() for slope in slopes)
+        found.append([*slopes, *torch.autograd.grad(loss, [*net.weights, *biases])])
+    first, second = made
+    assert not first.weights and len(first.biases) == len(biases) and second.weights
+    for ours, exact in zip(*found, strict=True):
+        assert oracle.relative_error(ours, exact) <= 1e-12
 
 
 def test_seeds_that_need_nothing_cost_nothing(recorder):

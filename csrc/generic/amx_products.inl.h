@@ -87,7 +87,7 @@ struct Products {
   void weight(Tiles& t, int64_t l, const Planes<float>& rows, const Planes<float>& columns, const Digits& digits,
               int64_t channels, Gradient<Lane>& gradient) {
     const int64_t M = net->width[l], K = net->width[l - 1], stride = gradient.layout->stride[l], wide = net->max_width;
-    if (!worth(M, K)) return gradient.add_weight(l, rows, columns, channels);
+    if (!gradient.layout->weights || !worth(M, K)) return gradient.add_weight(l, rows, columns, channels);
     float* dW = static_cast<float*>(gradient.sums.values) + gradient.layout->weight[l];
     for (int64_t c = 0; c < channels; c++) {
       turn_quads(digits, c, K, right + c * right_size);

@@ -289,6 +289,7 @@ struct Gradient {
     sums = segment_begin(schedule);
     if (!parameters) return;
     std::memset(bias, 0, total_width * V::L * sizeof(T));
+    if (!layout->weights) return;
     std::memset(first, 0, net->width[0] * net->D * V::L * sizeof(T));
     std::memset(output, 0, net->O * net->width[net->sines - 1] * V::L * sizeof(T));
   }
@@ -302,6 +303,7 @@ struct Gradient {
     sum_lanes<V>(bias, total_width);
     for (int64_t l = 0; l < last; b += net->width[l++])
       std::memcpy(values + layout->bias[l], b, static_cast<size_t>(net->width[l]) * sizeof(T));
+    if (!layout->weights) return;
     gather_weight(first, 0, net->width[0], net->D);
     gather_weight(output, last, net->O, net->width[last - 1]);
   }
@@ -318,11 +320,13 @@ struct Gradient {
     add_rows<V>(left.at(0, 0), left.size, left.groups, net->width[l], b);
   }
   void add_weight(int64_t l, const Planes<T>& left, const Planes<T>& right, int64_t channels) {
+    if (!layout->weights) return;
     weight_grad<V>(left, net->width[l], right, net->width[l - 1], channels, transposed,
                    static_cast<T*>(sums.values) + layout->weight[l], layout->stride[l]);
   }
   // first-layer sums: left (channel) [H0][PT] times right (right_channel) [D][PT]
   void add_first(const Planes<T>& left, int64_t channel, const Planes<T>& right, int64_t right_channel) {
+    if (!layout->weights) return;
     const int64_t D = net->D;
     for (int64_t i = 0; i < D; i++)
       add_products<V>(left.at(channel, 0), left.size, right.at(right_channel, 0) + i * PT<V>, right.size, left.groups,
@@ -331,6 +335,7 @@ struct Gradient {
   // output sums: coefficient [.][PT] of output q (channel c of `left`) times hidden channel c of `right`
   void add_output(const Planes<T>& left, const Planes<T>& right, int64_t channels) {
     // Channels follow one another as groups do.
+    if (!layout->weights) return;
     const int64_t H = net->width[net->sines - 1];
     for (int64_t q = 0; q < net->O; q++)
       add_products<V>(right.at(0, 0), right.size, left.at(0, 0) + q * PT<V>, left.size, channels * left.groups, H,

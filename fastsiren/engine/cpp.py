@@ -21,6 +21,7 @@ from fastsiren.engine.pass_kind import Tape
 
 TAKES_NETWORKS = True
 KEEPS_TAPES = True
+SPARES_WEIGHTS = True
 
 # Bytes of a tape at most. Blocks of 32 MiB and more are fresh pages at every allocation, which cost what a tape spares;
 # and memory stays bounded for any number of points.
@@ -76,20 +77,21 @@ class _Call:
         need_x: bool,
         need_seeds: bool,
         need_params: bool,
+        need_weights: bool,
         tape: Tape | None = None,
     ) -> Grads:
         """Cotangents of the last results may be left out: they are zero."""
         if tape is not None:
             self.args.tape = _address(tape.numbers)
         held = [self.net.rows(name, bar, *shape) for (name, shape), bar in zip(self.results.items(), bars)]
-        wanted = _Wanted(self, need_x, need_seeds, need_params)
+        wanted = _Wanted(self, need_x, need_seeds, need_params, need_weights)
         addresses = [*map(_address, held), 0, 0][:3]
         self.net.call(f"{self.engine}_bwd", self.args, *addresses, _C.LossArgs(0, 0, 0, 1.0), wanted.args)
         return wanted.grads()
 
     def loss(self, loss: Any, need_params: bool) -> tuple[Tensor, Grads]:
         losses = self.net.new(*self.net.axis)
-        wanted = _Wanted(self, False, False, need_params, losses)
+        wanted = _Wanted(self, False, False, need_params, need_params, losses)
         self.net.call(f"{self.engine}_bwd", self.args, 0, 0, 0, loss, wanted.args)
         return losses, wanted.grads()
 
@@ -110,13 +112,19 @@ class _Wanted:
     """The gradients asked for: buffers, and their addresses for the extension."""
 
     def __init__(
-        self, call: _Call, need_x: bool, need_seeds: bool, need_params: bool, losses: Tensor | None = None
+        self,
+        call: _Call,
+        need_x: bool,
+        need_seeds: bool,
+        need_params: bool,
+        need_weights: bool,
+        losses: Tensor | None = None,
     ) -> None:
         net, N = call.net, call.net.points(call.x)
         self.given = call.seeds if need_seeds else []
         self.x = net.new(N, net.in_features) if need_x else None
         self.seeds = [net.new(N, *core) for core in call.cores] if need_seeds else []
-        self.weights = [net.new(*w.shape) for w in net.weights] if need_params else []
+        self.weights = [net.new(*w.shape) for w in net.weights] if need_params and need_weights else []
         self.biases = [net.new(*b.shape) for b in net.biases] if need_params else []
         first, second = map(_address, self.seeds or (None, None))
         parameters = [w.data_ptr() for w in self.weights], [b.data_ptr() for b in self.biases]
@@ -165,10 +173,11 @@ def value_bwd(
     *,
     need_x: bool,
     need_params: bool,
+    need_weights: bool = True,
     tape: Tape | None = None,
 ) -> Grads:
-    """Vector-Jacobian product of value_fwd."""
-    return _value(x, weights, biases, omegas).backward([y_bar], need_x, False, need_params, tape)
+    """Vector-Jacobian product of value_fwd; without need_weights, of the parameters those of the biases alone."""
+    return _value(x, weights, biases, omegas).backward([y_bar], need_x, False, need_params, need_weights, tape)
 
 
 def value_bwdbwd(
@@ -190,7 +199,7 @@ def value_bwdbwd(
     dots, y_dot, wanted = (
         tangents_of(net, W_bar_bar, b_bar_bar, omegas),
         net.new(N, O),
-        _Wanted(call, True, False, True),
+        _Wanted(call, True, False, True, True),
     )
     net.call("value_bwdbwd", call.args, dots.args, y_bar.data_ptr(), y_dot.data_ptr(), wanted.args)
     return y_dot, wanted.grads()
@@ -230,11 +239,12 @@ def jet_bwd(
     need_x: bool,
     need_seeds: bool,
     need_params: bool,
+    need_weights: bool = True,
     tape: Tape | None = None,
 ) -> Grads:
     """Vector-Jacobian product of jet_fwd; seeds are V_bar and M_bar."""
     call = _jet(net_of(weights, biases, omegas), x, directions, forms)
-    return call.backward([y_bar, T_bar, S_bar], need_x, need_seeds, need_params, tape)
+    return call.backward([y_bar, T_bar, S_bar], need_x, need_seeds, need_params, need_weights, tape)
 
 
 def sandwich_fwd(
@@ -264,10 +274,11 @@ def sandwich_bwd(
     need_x: bool,
     need_seeds: bool,
     need_params: bool,
+    need_weights: bool = True,
 ) -> Grads:
     """Vector-Jacobian product of sandwich_fwd; seeds are V_bar and E_bar."""
     call = _sandwich(net_of(weights, biases, omegas), x, directions, combinations)
-    return call.backward([y_bar, J_bar, H_bar], need_x, need_seeds, need_params)
+    return call.backward([y_bar, J_bar, H_bar], need_x, need_seeds, need_params, need_weights)
 
 
 def adjoint_fwd(
@@ -290,10 +301,11 @@ def adjoint_bwd(
     need_x: bool,
     need_seeds: bool,
     need_params: bool,
+    need_weights: bool = True,
 ) -> Grads:
     """Vector-Jacobian product of adjoint_fwd; the one seed is E_bar."""
     call = _adjoint(x, combinations, weights, biases, omegas)
-    grads = call.backward([y_bar, J_bar], need_x, need_seeds, need_params)
+    grads = call.backward([y_bar, J_bar], need_x, need_seeds, need_params, need_weights)
     return grads._replace(seeds=grads.seeds[1:])
 
 

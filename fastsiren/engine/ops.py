@@ -279,8 +279,8 @@ def _needs(which: Pass, ctx: Any, args: Tensors, flags: Sequence[bool]) -> Needs
         return edge if isinstance(edge, bool) else transforms.will_run(edge)
 
     # One answer per group, and no further questions once it is known: a yes for a leaf takes 10 us.
-    k, n = len(which.operands), 2 * ctx.call.layers
-    groups = asked[k : k + n], asked[k + n :]
+    k, n = len(which.operands), ctx.call.layers
+    groups = asked[k : k + n], asked[k + n : k + 2 * n], asked[k + 2 * n :]
     return Needs(tuple(wanted(edge) for edge in asked[:k]), *(any(map(wanted, group)) for group in groups))
 
 

@@ -88,9 +88,15 @@ class Needs(NamedTuple):
     """Which derivatives are asked for."""
 
     operands: tuple[bool, ...]
-    parameters: bool
+    weights: bool
+    biases: bool
     cotangents: bool = False
     """Those of the cotangents of parameters, which only value_bwdbwd has."""
+
+    @property
+    def parameters(self) -> bool:
+        """Whether any of them is asked for."""
+        return self.weights or self.biases
 
 
 class Arguments(NamedTuple):
@@ -206,7 +212,8 @@ def one_by_one(which: Pass, backend: Any, call: Call, args: Tensors, count: int)
 def plain_vjp(which: Pass, call: Call, args: Tensors, bars: Tensors, needs: Needs) -> Tensors:
     """Vector-Jacobian product of a pass in plain torch, itself differentiable to any order."""
     parts = which.split(call, args)
-    flags = [*needs.operands, *[needs.parameters] * (2 * call.layers), *[needs.cotangents] * len(parts.cotangents)]
+    flags = [*needs.operands, *[needs.weights] * call.layers, *[needs.biases] * call.layers]
+    flags += [needs.cotangents] * len(parts.cotangents)
     picked = [i for i, flag in enumerate(flags) if flag and args[i] is not None]
     given = [i for i, bar in enumerate(bars) if bar is not None]
 

@@ -48,7 +48,8 @@ class Forward(Pass):
         self, call: Call, args: Tensors, saved: Tensors, bars: Tensors, needs: Needs, dispatch: Dispatch
     ) -> Tensors:
         """Run the backward pass, with zeros for cotangents that are not given."""
-        wanted = (needs.operands[0], *([any(needs.operands[1:])] if len(self.operands) > 1 else []), needs.parameters)
+        any_seed = [any(needs.operands[1:])] if len(self.operands) > 1 else []
+        wanted = (needs.operands[0], *any_seed, needs.parameters, needs.weights)
         if not any(wanted) or all(bar is None for bar in bars):
             return (None,) * len(args)
         shapes = [result.shape for result in self.results(call, args)]
@@ -56,14 +57,16 @@ class Forward(Pass):
         backward = PASSES[self.name.replace("_fwd", "_bwd")]
         grads = iter(dispatch(backward, call._replace(options=wanted), (*full, *args)))
         flags = [wanted[0], *[wanted[1]] * (len(self.operands) - 1)]
-        return (*_given(flags, grads), *_given([wanted[-1]] * (2 * call.layers), grads))
+        return (*_given(flags, grads), *_given(_parameter_flags(call, needs), grads))
 
 
 @dataclass(frozen=True)
 class Backward(Pass):
     """Vector-Jacobian product of a forward pass: operands are its cotangents, then those of the forward pass.
 
-    Results are x_bar, the cotangents of the seeds and of the parameters, each where asked for.
+    Results are x_bar, the cotangents of the seeds and of the parameters, each where asked for. Of the parameters these
+    are the biases, and the weights too where need_weights says so. A backend spends nothing on weights that nobody asks
+    for if its module says SPARES_WEIGHTS = True: its functions take need_weights.
     """
 
     def compute(self, backend: Any, call: Call, args: Tensors) -> tuple[Tensor, ...]:
@@ -71,17 +74,20 @@ class Backward(Pass):
         operands, weights, biases, _ = self.split(call, args)
         names = (option.removeprefix("bool ") for option in self.options)
         needs = dict(zip(names, call.options)) | call.extras()
-        return _flat(getattr(backend, self.name)(*operands, list(weights), list(biases), list(call.omegas), **needs))
+        if getattr(backend, "SPARES_WEIGHTS", False) is not True:
+            del needs["need_weights"]
+        grads = getattr(backend, self.name)(*operands, list(weights), list(biases), list(call.omegas), **needs)
+        return _flat(grads if call.options[-1] else grads._replace(weights=[]))
 
     def results(self, call: Call, args: Tensors) -> list[Result]:
         """Shapes of the results, and what they are."""
         x = next(i for i, operand in enumerate(self.operands) if operand.name == "x")
-        need_x, *need_seeds, need_params = call.options
+        need_x, *need_seeds, need_params, need_weights = call.options
         found = [x] if need_x else []
         found += range(x + 1, len(self.operands)) if any(need_seeds) else []
         return [
             *(Result(args[i].shape, i, args[i].ndim == self.operands[i].core) for i in found),
-            *(_parameter_results(self, call, args) if need_params else []),
+            *(_parameter_results(self, call, args)[0 if need_weights else call.layers :] if need_params else []),
         ]
 
 
@@ -93,9 +99,11 @@ class ValueBwd(Backward):
         self, call: Call, args: Tensors, saved: Tensors, bars: Tensors, needs: Needs, dispatch: Dispatch
     ) -> Tensors:
         """Run value_bwdbwd, or for x alone take its result from the Hessian, which serves all calls on one graph."""
-        need_x, _ = call.options
-        x_bar_bar = bars[0] if need_x else None
-        cotangents = _dense(bars[int(need_x) :], call.layers, self.split(call, args))
+        need_x, need_params, need_weights = call.options
+        x_bar_bar, bars = (bars[0], bars[1:]) if need_x else (None, bars)
+        if need_params and not need_weights:
+            bars = (*[None] * call.layers, *bars)
+        cotangents = _dense(bars, call.layers, self.split(call, args))
         wanted = (*needs.operands, needs.parameters)
         if not any(wanted) or (x_bar_bar is None and not cotangents):
             return (None,) * len(args)
@@ -155,7 +163,7 @@ class ValueBwdBwd(Pass):
         if cotangents or not need_x or any(bar is not None for i, bar in enumerate(bars) if i != at_x):
             return plain_vjp(self, call, args, bars, needs)
         need_seeds = any(needs.operands[:2])
-        options = (needs.operands[2], need_seeds, needs.parameters)
+        options = (needs.operands[2], need_seeds, needs.parameters, needs.weights)
         if bars[at_x] is None or not any(options):
             return (None,) * len(args)
         # With v the cotangent of x's result Hess(y_bar . y) x_bar_bar, this derives v^T Hess(y_bar . y) x_bar_bar.
@@ -173,7 +181,7 @@ class ValueBwdBwd(Pass):
         grads = iter(dispatch(PASSES["sandwich_bwd"], call, (*operands, *weights, *biases)))
         x_grad, V_bar, E_bar = _given([options[0], need_seeds, need_seeds], grads)
         tangents = (V_bar[:, 1], E_bar[:, 0]) if V_bar is not None and E_bar is not None else (None, None)
-        return (*tangents, x_grad, *_given([needs.parameters] * (2 * call.layers), grads))
+        return (*tangents, x_grad, *_given(_parameter_flags(call, needs), grads))
 
 
 @dataclass(frozen=True)
@@ -236,6 +244,11 @@ def _given(flags: Sequence[bool], tensors: Iterator[Tensor]) -> list[Tensor | No
     return [next(tensors) if flag else None for flag in flags]
 
 
+def _parameter_flags(call: Call, needs: Needs) -> list[bool]:
+    """For each weight, then each bias, whether a backward pass returns its cotangent."""
+    return [*[needs.weights] * call.layers, *[needs.parameters] * call.layers]
+
+
 def _dense(bars: Tensors, layers: int, parts: Arguments) -> Tensors:
     """Cotangents of all parameters, or of the biases, with zeros for missing ones; empty when all are missing."""
     if all(bar is None for bar in bars):
@@ -259,11 +272,11 @@ FORMS = Operand("forms", 3, seed=True)
 COMBINATIONS = Operand("combinations", 2, seed=True)
 Y_BAR = Operand("y_bar", 1)
 J_BAR = Operand("J_bar", 2)
-NEEDS = ("bool need_x", "bool need_seeds", "bool need_params")
+NEEDS = ("bool need_x", "bool need_seeds", "bool need_params", "bool need_weights")
 TWO, THREE = "(Tensor, Tensor)", "(Tensor, Tensor, Tensor)"
 
 VALUE_FWD = Forward("value_fwd", (X,), returns="Tensor", has_tape=True, cores=lambda x, O: ((O,),))
-VALUE_BWD = ValueBwd("value_bwd", (Y_BAR, X), ("bool need_x", "bool need_params"))
+VALUE_BWD = ValueBwd("value_bwd", (Y_BAR, X), ("bool need_x", "bool need_params", "bool need_weights"))
 VALUE_BWDBWD = ValueBwdBwd(
     "value_bwdbwd", (Operand("x_bar_bar", 1, optional=True), Y_BAR, X),
     ("bool need_y_bar", "bool need_x", "bool need_params"),
