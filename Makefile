@@ -5,6 +5,11 @@ BIN := $(VENV)/bin
 # The environment is installed again only when one of these is newer than it.
 INPUTS := pyproject.toml setup.py constraints.txt $(shell find csrc -type f 2>/dev/null)
 
+# One process per core; files stay whole, as tests of a file share what they expect. Threads of several processes must
+# not spin.
+WORKERS := $(shell getconf _NPROCESSORS_ONLN)
+PYTEST := OMP_WAIT_POLICY=passive $(BIN)/pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile
+
 # Kernels run without a GPU in Triton's interpreter, in processes of their own, where Triton exists: also with the oldest
 # supported version.
 INTERPRETED := TRITON_INTERPRET=1 FASTSIREN_TEST_BACKENDS=triton
@@ -32,13 +37,13 @@ demo: setup
 test: test-cpu $(TRITON)
 
 test-cpu: setup
-	$(BIN)/pytest
+	$(PYTEST)
 
 test-triton: setup
-	$(INTERPRETED) $(BIN)/pytest -k triton $(PASSES) $(KERNELS)
+	$(INTERPRETED) $(PYTEST) -k triton $(PASSES) $(KERNELS)
 
 test-oldest-triton: $(OLDEST)/installed
-	PYTHONPATH=$(OLDEST) $(INTERPRETED) $(BIN)/pytest -k "triton and (float64 and N33 or 7x9 or random)" \
+	PYTHONPATH=$(OLDEST) $(INTERPRETED) $(PYTEST) -k "triton and (float64 and N33 or 7x9 or random)" \
 		$(PASSES) tests/test_triton_sine.py
 
 $(OLDEST)/installed: tests/oldest-triton.txt | setup
