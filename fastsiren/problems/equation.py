@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -86,10 +87,12 @@ class Equation:
         for name in (*self.periodic, *(name for c in self.conditions if isinstance(c.on, Mapping) for name in c.on)):
             if name not in self.inputs:
                 raise UsageError(f"conditions: {name!r} is none of the inputs {', '.join(self.inputs)}")
-        for name, text in self.start.items():
-            unknown = Expression(text).names - {*self.inputs} - self.constants.keys()
+        for name, formula in self.formulas.items():
+            unknown = formula.names - {*self.inputs} - self.constants.keys()
             if name not in self.outputs or unknown:
-                raise UsageError(f"start: got {name!r}: {text!r}, expected formulas of inputs and constants, by output")
+                raise UsageError(
+                    f"start: got {name!r}: {formula.text!r}, expected formulas of inputs and constants, by output"
+                )
         if any(c.on not in PLACES for c in self.conditions if isinstance(c.on, str)):
             raise UsageError(f"conditions: a place is one of {', '.join(PLACES)}, or a coordinate such as t=0")
         for formula in (self.residual, *(condition.residual for condition in self.conditions)):
@@ -100,12 +103,17 @@ class Equation:
         """The residual in the box."""
         return Residual(self, self.residual)
 
-    @property
+    @functools.cached_property
+    def formulas(self) -> dict[str, Expression]:
+        """What outputs start from, by name."""
+        return {name: Expression(text) for name, text in self.start.items()}
+
+    @functools.cached_property
     def middle(self) -> Tensor:  # [D]
         """Centre of the box."""
         return torch.tensor([(low + high) / 2 for low, high in self.box])
 
-    @property
+    @functools.cached_property
     def half(self) -> Tensor:  # [D]
         """Half the length of each side."""
         return torch.tensor([(high - low) / 2 for low, high in self.box])
@@ -209,7 +217,7 @@ def _of_network(net: nn.Module, equation: Equation, x: Tensor, names: Sequence[s
 def _of_formula(equation: Equation, output: str, axes: tuple[int, ...], x: Tensor) -> Tensor:
     """A derivative of what an output starts from."""
     x = x.detach().requires_grad_()
-    value = torch.as_tensor(Expression(equation.start[output])(equation.values(x))).expand(len(x), 1)
+    value = torch.as_tensor(equation.formulas[output](equation.values(x))).expand(len(x), 1)
     for axis in axes:
         if not value.requires_grad:
             return torch.zeros_like(x[:, :1])
