@@ -30,8 +30,9 @@ def goes_on_to_the_same_bits(kind, home, monkeypatch, *, after, again=None, **se
 
     What `again` holds is given when it goes on, and nothing else.
     """
-    again, label = again or {}, kind.label(again or {})
+    again = again or {}
     settings = {**settings, **again}
+    label = kind.label(kind.options(**settings))
     whole = solve(kind, out=home / "whole", options=QUIET, **settings)
     with stop_in_step(monkeypatch, after):
         stopped = solve(kind, out=home / "part", options=QUIET, **settings)

@@ -227,14 +227,23 @@ def test_all_models_are_trained_and_shown(tmp_path):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_stopped_run_goes_on_to_the_same_bits(model, tmp_path, monkeypatch):
-    goes_on_to_the_same_bits(PriorExperiment, tmp_path, monkeypatch, after=4, again={"model": model}, **SMALL)
+    goes_on_to_the_same_bits(PriorExperiment, tmp_path, monkeypatch, after=4, model=model, **SMALL)
 
 
-def test_the_command_goes_on_with_the_model_it_is_given(tmp_path):
+def test_the_command_goes_on_with_the_model_of_the_checkpoint(tmp_path, capsys):
     words = [f"--{name}={value}" for name, value in SMALL.items()]
     out = ["-o", str(tmp_path / "out"), "--quiet", "--threads=1"]
-    assert cli.main(["solve", "prior", "--model=set", *words, *out]) == 0
-    assert cli.main(["solve", "prior", "--model=set", "--resume", "--steps=8", *out]) == 0
-    assert (
-        solve(PriorExperiment, out=tmp_path / "out", resume=True, model="set", options=QUIET).trained["set"].steps == 8
-    )
+    assert cli.main(["solve", "prior", "--quick", "--model=set", *words, *out]) == 0
+    assert cli.main(["solve", "prior", "--resume", "--steps=8", *out]) == 0
+    solution = solve(PriorExperiment, out=tmp_path / "out", resume=True, options=QUIET)
+    assert {label: each.steps for label, each in solution.trained.items()} == {"set": 8}
+    assert cli.main(["solve", "prior", "--resume", "--model=latent", *out]) == 2
+    assert "--model latent does not fit" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "latent.safetensors").exists()
+
+
+def test_the_models_beside_the_first_do_not_decide_how_it_goes_on(tmp_path):
+    watched = {"out": tmp_path, "options": QUIET}
+    prior.fit(blobs(), compare=True, model="conv", **watched, **SMALL)
+    again = prior.fit(blobs(), resume=True, steps=SMALL["steps"] + 1, **watched)
+    assert {label: each.steps for label, each in again.trained.items()} == {"conv": SMALL["steps"] + 1}

@@ -47,6 +47,8 @@ class Experiment(Problem):
     """Its settings."""
     ours: ClassVar[str] = "sine"
     """The first of the contenders, unless a setting says otherwise; see `label`."""
+    labels: ClassVar[tuple[str, ...]] = ("sine",)
+    """All that may be the first."""
     quick: ClassVar[Settings]
     """Settings of `--quick`: under a minute on two cores, and still a result that means something."""
     bound: ClassVar[float]
@@ -56,8 +58,8 @@ class Experiment(Problem):
     sources: ClassVar[tuple[Source, ...]] = ()
 
     @classmethod
-    def label(cls, given: dict[str, Any]) -> str:
-        """The first of the contenders when these settings are given, before any data are read."""
+    def label(cls, settings: Settings) -> str:
+        """The first of the contenders with these settings, before any data are read."""
         return cls.ours
 
     def contenders(self) -> dict[str, Callable[[], nn.Module]]:
@@ -142,15 +144,11 @@ def solve(
         NonFiniteError: The loss became NaN or infinite; the last good state is saved.
         KeyboardInterrupt: Ctrl-C came while results were written.
     """
-    given = {**(dataclasses.asdict(kind.quick) if quick else {}), **settings}
-    chosen: Settings = kind.options.of(given)
+    given = {**(_changed(kind.quick) if quick else {}), **settings}
     with ExitStack() as stack:
         home = None if out is None else Path(out)
         run = _Run(home, resume, options or Options())
-        label = kind.label(given)
-        found = run.found(label)
-        if found is not None:
-            chosen = found_settings(found, run.path(label) or label, kind, kind.options, given)
+        chosen = run.settings(kind, given)
         run.check_apart(sources)
         experiment = kind(chosen, *sources)
         if home is not None:
@@ -163,6 +161,12 @@ def solve(
             experiment.write(solution, home)
             _write_result(solution, home)
     return solution
+
+
+def _changed(settings: Settings) -> dict[str, Any]:
+    """Those that are no defaults."""
+    fields = dataclasses.fields(settings)
+    return {field.name: value for field in fields if (value := getattr(settings, field.name)) != field.default}
 
 
 class _Run(NamedTuple):
@@ -178,6 +182,16 @@ class _Run(NamedTuple):
     def found(self, label: str) -> TensorFile | None:
         path = self.path(label)
         return checkpoints.read(path) if path is not None and self.resume and path.exists() else None
+
+    def settings(self, kind: type[Experiment], given: dict[str, Any]) -> Settings:
+        """Those given; on resume with those of the checkpoint of the first network."""
+        chosen = kind.options.of(given)
+        for label in kind.labels:
+            found, path = self.found(label), self.path(label) or label
+            # Where a setting chooses the first network, others of the same training may have its name.
+            if found is not None and kind.label(found_settings(found, path, kind, kind.options, {})) == label:
+                return found_settings(found, path, kind, kind.options, given)
+        return chosen
 
     def check_apart(self, sources: tuple[Any, ...]) -> None:
         """Refuse data that a result of this run would replace."""

@@ -92,6 +92,7 @@ class PriorExperiment(Experiment):
     data = "set of images"
     merit = "gain"
     ours = Settings.model
+    labels = MODELS
     options = Settings
     quick = Settings(steps=250, hidden=32, layers=2, latent=64, batch=8, refine=5)
     bound = 3.3
@@ -175,9 +176,9 @@ class PriorExperiment(Experiment):
             return HyperPrior(encoder, **sizes, width=s.hyper, activation=activation)
 
     @classmethod
-    def label(cls, given: dict[str, Any]) -> str:
+    def label(cls, settings: base.Settings) -> str:
         """The model that is asked for."""
-        return str(given.get("model", cls.ours))
+        return cast(Settings, settings).model
 
     def contenders(self) -> dict[str, Callable[[], nn.Module]]:
         """The model that is asked for, the other ones, and the first with ReLU in place of sines."""
