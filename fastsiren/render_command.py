@@ -8,7 +8,8 @@ import sys
 from . import meshes
 from .faults import UsageError
 from .files import atomic_output, check_apart, check_output, output_lock
-from .problems.contents import Asked, Content, load
+from .problems.content import Asked, Content
+from .problems.contents import load
 from .render import format_of, render_file, render_stream
 from .render.outputs import MESH_FORMATS
 

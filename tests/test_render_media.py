@@ -15,6 +15,7 @@ from fastsiren.faults import InputError, NonFiniteError, UsageError
 from fastsiren.fit import Options
 from fastsiren.grids import Grid
 from fastsiren.problems import audio, contents, video
+from fastsiren.problems.content import Asked
 from fastsiren.render import render_file
 from fastsiren.render.picture import quantise
 from fastsiren.sounds import Sound
@@ -228,7 +229,7 @@ def test_a_loud_file_is_not_played_beyond_full_scale(tmp_path):
     loud = Sound(np.array([[4.0], [-2.0], [1.0], [0.5]], np.float32), 8000)
     audio.fit(loud, out=tmp_path / "a", options=Options(progress=False), **SMALL)
     held = contents.load(tmp_path / "a" / "sine.safetensors")
-    assert held.options(contents.Asked("wav")) == {"rate": Fraction(8000), "gain": 1.0}
+    assert held.options(Asked("wav")) == {"rate": Fraction(8000), "gain": 1.0}
 
 
 def test_frames_of_a_clip_in_memory_are_its_own():

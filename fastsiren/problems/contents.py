@@ -1,13 +1,12 @@
-"""What a file holds, a picture, a clip, a sound or a shape: how it is rendered and described."""
+"""The kinds of content of a file, a picture, a clip, a sound or a shape: how each is rendered and described."""
 
 from __future__ import annotations
 
 import math
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Any, ClassVar, NamedTuple
+from typing import Any
 
 from .. import sirenfile
 from ..faults import InputError, UsageError
@@ -20,100 +19,13 @@ from ..render import FORMATS
 from ..render.outputs import CLIP_FORMATS, MESH_FORMATS, PICTURE_FORMATS, SOUND_FORMATS
 from ..sirenfile import SirenFile
 from . import audio, described, image, sdf, video
+from .content import Asked, Content
 from .described import fits
 from .sdf_figures import network_mesh
 
-__all__ = ["Asked", "Content", "find", "is_compressed", "load"]
+__all__ = ["find", "is_compressed", "load"]
 
 _LONGEST = 2**31
-
-
-class Asked(NamedTuple):
-    """What a user wants of a content; None leaves it as the original has it."""
-
-    kind: str
-    """File format."""
-    size: tuple[int, int] | None = None
-    """(rows, columns)."""
-    scale: float | None = None
-    """Times the original size."""
-    frames: int | None = None
-    """Of a clip, over its whole length."""
-    rate: float | None = None
-    """Frames or samples per second."""
-    at: float | None = None
-    """Seconds from the beginning: one frame of a clip."""
-    resolution: int | None = None
-    """Grid points of a shape along each axis."""
-
-
-class Content(ABC):
-    """What a checkpoint holds.
-
-    Args:
-        checkpoint: One that `load` found right.
-    """
-
-    title: ClassVar[str]
-    merit: str
-    ignores: ClassVar[tuple[str, ...]]
-    """What nobody can ask of it."""
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self.net, self.description = checkpoint.net, checkpoint.description
-
-    @abstractmethod
-    def grid(self, asked: Asked) -> Grid:
-        """Where to evaluate.
-
-        Raises:
-            UsageError: It has no such thing.
-        """
-
-    @abstractmethod
-    def options(self, asked: Asked) -> dict[str, Any]:
-        """What `render_file` needs to know beyond the grid."""
-
-    def mesh(self, asked: Asked, *, progress: bool) -> Mesh:
-        """Its surface.
-
-        Raises:
-            UsageError: It has none.
-        """
-        raise UsageError(f"a {asked.kind} holds a mesh, which a {self.title} has not; use another format")
-
-    def shown(self, grid: Grid) -> str:
-        """The size of a grid, for people."""
-        rows, columns = grid.shape[-2:]
-        return f"{columns}x{rows}"
-
-    @abstractmethod
-    def size(self) -> str:
-        """Its size, for people."""
-
-    def check(self, asked: Asked) -> None:
-        """Refuse what it has not.
-
-        Raises:
-            UsageError: Something is asked that belongs to another kind of content.
-        """
-        for name in self.ignores:
-            if getattr(asked, name) is not None:
-                raise UsageError(f"--{name} makes no sense for a {self.title}; leave it out")
-
-    def facts(self) -> list[tuple[str, str]]:
-        """Name and text of what is known of it and its training."""
-        settings, figure = self.description["settings"], self.description["figures"].get(self.merit)
-        training = f"step {self.description['step']} of {settings['steps']}, batch {settings['batch']}"
-        return [
-            (self.title, self.size()),
-            ("training", f"{training}, lr {settings['lr']:g}"),
-            (self.merit, "not measured yet" if figure is None else self.figure(figure)),
-        ]
-
-    def figure(self, value: float) -> str:
-        """Its figure of merit, for people."""
-        return f"{value:.2f} dB"
 
 
 class PictureContent(Content):
