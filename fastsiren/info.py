@@ -11,7 +11,10 @@ import torch
 from . import __version__
 from .engine import backends
 from .fit import checkpoint as checkpoints
-from .problems import contents
+from .problems import contents, prior_facts
+from .problems.prior import PriorExperiment
+from .siren import Siren
+from .tensorfile import TensorFile
 
 __all__ = ["checkpoint", "machine"]
 
@@ -39,24 +42,40 @@ def checkpoint(path: str | os.PathLike[str]) -> str:
     """Architecture, origin and quality of a checkpoint or a .siren file whose checksum holds."""
     if contents.is_compressed(path):
         content = contents.load(path)
-        net, facts = content.net, content.facts()
-        origin, checksum, kept = "", "CRC-32 ok", "network only, rounded"
+        lines = [("checksum", "CRC-32 ok"), *_siren(content.net), ("contents", "network only, rounded")]
+        return _lines(path, "", lines, content.facts())
+    file = checkpoints.read(path)
+    kept = "network and optimiser: --resume goes on" if "step" in file.tensors else "network only"
+    if file.description.get("problem") == PriorExperiment.name:
+        facts = prior_facts.facts(path, file)
+        network = [("network", f"no SIREN by itself, {_count(file):,} parameters")]
     else:
-        net, description, state = found = checkpoints.load(path)
+        found = checkpoints.load(path)
         rendered = contents.find(path, found)
-        facts = rendered.facts() if rendered else []
-        origin, checksum = f", written by fastsiren {description['version']}", "SHA-256 ok"
-        kept = "network and optimiser: --resume goes on" if state else "network only"
+        facts, network = rendered.facts() if rendered else [], _siren(found.net)
+    lines = [("checksum", "SHA-256 ok"), *network, ("contents", kept)]
+    return _lines(path, f", written by fastsiren {file.description['version']}", lines, facts)
+
+
+def _siren(net: Siren) -> list[tuple[str, str]]:
     sizes = [net.in_features, *[net.hidden_features] * (net.hidden_layers + 1), net.out_features]
     count = sum(p.numel() for p in net.parameters())
-    lines = [
-        ("file", f"{path}, {os.path.getsize(path):,} bytes{origin}"),
-        ("checksum", checksum),
+    return [
         ("network", f"{' -> '.join(map(str, sizes))}, {count:,} parameters"),
         ("omega", f"first {net.first_omega_0:g}, hidden {net.hidden_omega_0:g}"),
-        ("contents", kept),
     ]
-    return "\n".join(_line(name, text) for name, text in [*lines, *facts])
+
+
+def _count(file: TensorFile) -> int:
+    """Parameters, without what the optimiser holds."""
+    return sum(each.size for name, each in file.tensors.items() if name != "step" and not name.startswith("adam."))
+
+
+def _lines(
+    path: str | os.PathLike[str], origin: str, lines: list[tuple[str, str]], facts: list[tuple[str, str]]
+) -> str:
+    file = ("file", f"{path}, {os.path.getsize(path):,} bytes{origin}")
+    return "\n".join(_line(name, text) for name, text in [file, *lines, *facts])
 
 
 def _line(name: str, value: str) -> str:

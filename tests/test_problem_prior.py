@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fastsiren import cli, faults
+from fastsiren import cli, faults, tensorfile
 from fastsiren.dropin import official
 from fastsiren.modulation import Conditioned
 from fastsiren.problems import prior
@@ -247,3 +247,23 @@ def test_the_models_beside_the_first_do_not_decide_how_it_goes_on(tmp_path):
     prior.fit(blobs(), compare=True, model="conv", **watched, **SMALL)
     again = prior.fit(blobs(), resume=True, steps=SMALL["steps"] + 1, **watched)
     assert {label: each.steps for label, each in again.trained.items()} == {"conv": SMALL["steps"] + 1}
+
+
+@pytest.mark.parametrize(
+    ("model", "context"), [("latent", "2 gradient steps"), ("set", "in any order"), ("conv", "zeros")]
+)
+def test_info_tells_model_images_and_context(model, context, tmp_path, capsys):
+    prior.fit(blobs(channels=3), out=tmp_path, model=model, options=QUIET, **SMALL)
+    assert cli.main(["info", str(tmp_path / f"{model}.safetensors")]) == 0
+    told = capsys.readouterr().out
+    for text in (f"{model}, 8 numbers per image", "12x12, channels: 3; 8 learnt from, 4 kept", context, "step 6 of 6"):
+        assert text in told
+
+
+def test_info_refuses_a_description_that_does_not_fit(tmp_path, capsys):
+    prior.fit(blobs(), out=tmp_path, options=QUIET, **SMALL)
+    found = tensorfile.read(tmp_path / "latent.safetensors")
+    found.description["settings"]["layers"] = 7
+    tensorfile.write(tmp_path / "odd.safetensors", found)
+    assert cli.main(["info", str(tmp_path / "odd.safetensors")]) == faults.InputError.exit_code
+    assert "describes a space of images" in capsys.readouterr().err

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 
 from ..faults import InputError
 from ..fit import Settings
 from ..fit.checkpoint import Checkpoint
+from ..tensorfile import TensorFile
 
 __all__ = ["check", "fits"]
+
+Found = TypeVar("Found", Checkpoint, TensorFile)
 
 
 def fits(checkpoint: Checkpoint, settings: type[Settings], merit: str, inputs: int, outputs: int) -> bool:
@@ -37,9 +41,7 @@ def fits(checkpoint: Checkpoint, settings: type[Settings], merit: str, inputs: i
     )
 
 
-def check(
-    path: str | os.PathLike[str], checkpoint: Checkpoint, title: str, fitting: Callable[[Checkpoint], bool]
-) -> None:
+def check(path: str | os.PathLike[str], checkpoint: Found, title: str, fitting: Callable[[Found], bool]) -> None:
     """Refuse a checkpoint whose description is not what a training writes.
 
     Args:
