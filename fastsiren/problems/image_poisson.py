@@ -19,12 +19,12 @@ from ..render.tiles import tiles
 from . import cosines
 from .data import photograph, scaled
 from .evaluate import on_grid
-from .experiment import Experiment, Solution, Source
+from .experiment import Experiment, Solution, Source, solve
 from .metrics import picture_figures
 from .pictures import curves, grey, save, sheet, signed
 from .plain_networks import plain_networks
 
-__all__ = ["GradientSettings", "ImageGradient", "ImageLaplacian", "LaplacianSettings"]
+__all__ = ["GradientSettings", "ImageGradient", "ImageLaplacian", "LaplacianSettings", "fit_gradient", "fit_laplacian"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ class LaplacianSettings(GradientSettings):
     side: int = option(128, "pixels of the longer side, to which a larger picture is reduced", least=8, fixed=True)
     blur: float = option(1.0, "standard deviation in pixels of a Gaussian on the picture", least=0, fixed=True)
     contrast: float = option(0.1, "the network holds the picture, in [-1, 1], times this", fixed=True)
-    steps: int = option(2000, "training steps", least=1)
+    steps: int = option(8000, "training steps", least=1)
+    omega: float = option(6.0, "frequency factor of every sine layer", fixed=True)
     batch: int = option(2048, "pixels per step", least=1)
     border: float = option(10.0, "weight of the values at the border; 0 leaves them free", least=0)
 
@@ -181,7 +182,7 @@ class ImageLaplacian(_FromDerivative):
     name = "image-laplacian"
     kind = "laplacian"
     options = LaplacianSettings
-    quick = LaplacianSettings(side=64, hidden=64, steps=800, batch=1024)
+    quick = LaplacianSettings(side=64, hidden=64, omega=10.0, steps=800, batch=1024)
     bound = 28.0
 
     def __init__(self, settings: Any, picture: str | os.PathLike[str] | Picture | None = None) -> None:
@@ -201,3 +202,31 @@ class ImageLaplacian(_FromDerivative):
 
 def _grey(values: Tensor) -> Image.Image:
     return grey(values.numpy() / 2 + 0.5, 0, 1)
+
+
+def fit_gradient(picture: str | os.PathLike[str] | Picture | None = None, **options: Any) -> Solution:
+    """Find a picture from its gradient.
+
+    Args:
+        picture: A file imageio reads or a `Picture`, without its alpha; None takes a photograph of scikit-image.
+        **options: Those of `solve`, and fields of `GradientSettings`.
+
+    Raises:
+        InputError: The file is missing or damaged.
+        UsageError: A setting makes no sense.
+    """
+    return solve(ImageGradient, picture, **options)
+
+
+def fit_laplacian(picture: str | os.PathLike[str] | Picture | None = None, **options: Any) -> Solution:
+    """Find a picture from its Laplacian and its border.
+
+    Args:
+        picture: A file imageio reads or a `Picture`, without its alpha; None takes a photograph of scikit-image.
+        **options: Those of `solve`, and fields of `LaplacianSettings`.
+
+    Raises:
+        InputError: The file is missing or damaged.
+        UsageError: A setting makes no sense.
+    """
+    return solve(ImageLaplacian, picture, **options)
