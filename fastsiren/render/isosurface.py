@@ -67,14 +67,15 @@ def isosurface(
     todo = blocks.near(slope)
     pieces: list[tuple[Array, Array]] = []
     done: set[Index] = set()
-    with Progress("mesh", len(todo), unit="blocks", enabled=progress) as shown:
+    first = len(todo)
+    with Progress("mesh", first, unit="blocks", enabled=progress) as shown:
         while todo:
             done |= todo
             reached: set[Index] = set()
-            for place, volume in blocks.volumes(sorted(todo)):
+            for evaluated, (place, volume) in enumerate(blocks.volumes(sorted(todo)), len(done) - len(todo) + 1):
                 pieces += _pieces(volume, place)
                 reached |= _reached(volume, place)
-                shown.update(min(len(pieces), len(done)))
+                shown.update(min(evaluated, first))
             todo = reached - done
     return _welded(pieces, 2 / (resolution - 1))
 
