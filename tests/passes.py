@@ -23,6 +23,7 @@ import oracle
 from conftest import WANTED
 from fastsiren.engine import backends
 from fastsiren.engine.network import Grads
+from fastsiren.engine.pass_kind import Tape
 from oracle import Net
 
 # Sizes around every tile, block and segment of the kernels, and the smallest ones.
@@ -93,12 +94,12 @@ class Engine(NamedTuple):
         with isa_selected(self.isa):
             return getattr(backends.module(self.backend), function)(*arguments, **options)
 
-    def forward(self, name: str, net: Net, x: Tensor, seeds: Sequence[Tensor] = ()) -> tuple[Tensor, ...]:
-        outputs = self.call(f"{name}_fwd", x, *seeds, *net)
+    def forward(self, name: str, net: Net, x: Tensor, seeds: Sequence[Tensor] = (), **kept: Tape) -> tuple[Tensor, ...]:
+        outputs = self.call(f"{name}_fwd", x, *seeds, *net, **kept)
         return outputs if isinstance(outputs, tuple) else (outputs,)
 
     def backward(
-        self, name: str, bars: Sequence[Tensor], net: Net, x: Tensor, seeds: Sequence[Tensor] = (), **need: bool
+        self, name: str, bars: Sequence[Tensor], net: Net, x: Tensor, seeds: Sequence[Tensor] = (), **need: bool | Tape
     ) -> Grads:
         wanted = {"need_x": True, "need_params": True, **({} if name == "value" else {"need_seeds": True}), **need}
         return self.call(f"{name}_bwd", *bars, x, *seeds, *net, **wanted)
@@ -197,11 +198,11 @@ def by_autograd(name: str, given: Operands) -> Results:
     return Results(found[:n], found[n], found[n + 1 : n + 1 + len(seeds)], found[n + 1 + len(seeds) :])
 
 
-def by_engine(engine: Engine, name: str, given: Operands) -> Results:
+def by_engine(engine: Engine, name: str, given: Operands, **kept: Tape) -> Results:
     """Values and gradients; on two threads where there is work for them, since small work waits for the second."""
     with threads(1 if given.x.shape[0] <= SEGMENT else 2):
-        outputs = engine.forward(name, given.net, given.x, given.seeds)
-        grads = engine.backward(name, given.bars, given.net, given.x, given.seeds)
+        outputs = engine.forward(name, given.net, given.x, given.seeds, **kept)
+        grads = engine.backward(name, given.bars, given.net, given.x, given.seeds, **kept)
     return Results(list(outputs), grads.x, list(grads.seeds), [*grads.weights, *grads.biases])
 
 

@@ -10,7 +10,7 @@ import oracle
 from fastsiren.engine import backends
 from fastsiren.engine.pass_kind import Tape
 from oracle import Net
-from passes import CPP, Case, Engine, on_every_isa, operands
+from passes import CPP, Case, by_engine, on_every_isa, operands
 
 # Widths around panels, rows around groups, tiles and segments.
 CASES = [
@@ -22,16 +22,6 @@ needs_cpp = pytest.mark.skipif(
 )
 
 
-def gradients(engine: Engine, name: str, given, tape: Tape | None) -> list[Tensor]:
-    """Results, then all gradients, of a forward pass and its backward pass."""
-    extra = {} if tape is None else {"tape": tape}
-    results = engine.call(f"{name}_fwd", given.x, *given.seeds, *given.net, **extra)
-    needs = {"need_x": True, "need_params": True, **({"need_seeds": True} if given.seeds else {})}
-    grads = engine.call(f"{name}_bwd", *given.bars, given.x, *given.seeds, *given.net, **needs, **extra)
-    results = [results] if isinstance(results, Tensor) else list(results)
-    return [*results, grads.x, *grads.seeds, *grads.weights, *grads.biases]
-
-
 @pytest.mark.usefixtures("poisoned")
 @on_every_isa
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -39,7 +29,8 @@ def gradients(engine: Engine, name: str, given, tape: Tape | None) -> list[Tenso
 @pytest.mark.parametrize("name", ["value", "jet"])
 def test_bits(name, case, dtype, engine):
     given, tape = operands(name, case, dtype), Tape()
-    assert all(map(torch.equal, gradients(engine, name, given, tape), gradients(engine, name, given, None)))
+    kept, again = by_engine(engine, name, given, tape=tape), by_engine(engine, name, given)
+    assert all(map(torch.equal, kept.tensors(), again.tensors()))
     # Products of digits are made again.
     digits = "amx" in engine.isa and dtype == torch.float32
     assert (tape.numbers is None) == (digits or case.N == 0)
@@ -52,7 +43,8 @@ def test_bits_of_networks(rows, engine):
     every = Net(*([torch.stack(column) for column in zip(*group)] for group in zip(*(n[:2] for n in nets))), nets[0][2])
     one = operands("value", Case((2, 33, 17, 2), (30.0, 10.0), 3 * rows), torch.float32)
     given = one._replace(net=every)
-    assert all(map(torch.equal, gradients(engine, "value", given, Tape()), gradients(engine, "value", given, None)))
+    kept, again = by_engine(engine, "value", given, tape=Tape()), by_engine(engine, "value", given)
+    assert all(map(torch.equal, kept.tensors(), again.tensors()))
 
 
 @pytest.fixture
@@ -74,7 +66,8 @@ def tapes(monkeypatch):
 
 def siren() -> tuple[fastsiren.Siren, Tensor]:
     torch.manual_seed(0)
-    return fastsiren.Siren(2, 32, 2, 1), torch.rand(50, 2)
+    # In float64, as a CPU with a tile unit leaves no tape of float32.
+    return fastsiren.Siren(2, 32, 2, 1).double(), torch.rand(50, 2, dtype=torch.float64)
 
 
 def steps(net: fastsiren.Siren, x: Tensor, quantity=None) -> list[Tensor]:
@@ -96,7 +89,7 @@ def test_a_step_of_a_small_batch_uses_its_tape(quantity, tapes, monkeypatch):
 @needs_cpp
 def test_a_large_batch_leaves_none(tapes):
     net, _ = siren()
-    steps(net, torch.rand(300_000, 2))
+    steps(net, torch.rand(300_000, 2, dtype=torch.float64))
     assert tapes == [False]
 
 
@@ -107,6 +100,48 @@ def test_a_spoilt_tape_spoils_gradients():
     value.grad_fn.saved_tensors[-1].data.fill_(torch.nan)
     value.sum().backward()
     assert all(parameter.grad.isnan().any() for parameter in list(net.parameters())[:-1])
+
+
+@needs_cpp
+@pytest.mark.parametrize(
+    ("unpacked", "expected"),
+    [
+        (lambda tape: torch.stack([tape, tape], 1)[:, 0], None),
+        (lambda tape: tape[:-1], ValueError),
+        (lambda tape: tape.float(), TypeError),
+    ],
+    ids=["strided", "shorter", "another dtype"],
+)
+def test_hooks_on_a_saved_tape(unpacked, expected):
+    net, x = siren()
+    kept = steps(net, x)
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: tensor, lambda tensor: unpacked(tensor) if tensor.ndim == 1 and len(tensor) > 32 else tensor
+    ):
+        loss = net(x).square().sum()
+    if expected is None:
+        assert all(map(torch.equal, torch.autograd.grad(loss, list(net.parameters())), kept))
+    else:
+        with pytest.raises(expected, match=r"^tape: got .*, expected "):
+            loss.backward()
+
+
+@needs_cpp
+def test_a_tape_of_other_widths_is_refused():
+    net, x = siren()
+    value = net(x)
+    for parameter, wider in zip(net.parameters(), fastsiren.Siren(2, 256, 2, 1).double().parameters()):
+        parameter.data = wider.data
+    with pytest.raises(ValueError, match=r"^tape: got shape"):
+        value.sum().backward()
+
+
+@needs_cpp
+def test_inference_mode_leaves_none():
+    net, x = siren()
+    with torch.inference_mode(), torch.enable_grad():
+        value = net(x)
+    assert torch.equal(value, net(x))
 
 
 @needs_cpp
@@ -130,7 +165,6 @@ def test_checkpoint(reentrant, tapes):
 @needs_cpp
 def test_batched_cotangents_and_transforms_do_without():
     net, x = siren()
-    net, x = net.double(), x.double()
     value, bars = net(x), torch.randn(3, 50, 1, dtype=torch.float64)
     one_by_one = [torch.autograd.grad(value, net.parameters(), bar, retain_graph=True) for bar in bars]
     batched = torch.autograd.grad(value, net.parameters(), bars, retain_graph=True, is_grads_batched=True)
@@ -142,7 +176,7 @@ def test_batched_cotangents_and_transforms_do_without():
 @needs_cpp
 def test_second_derivatives_of_what_came_from_a_tape():
     net, x = siren()
-    net, x = net.double(), x.double().requires_grad_()
+    x.requires_grad_()
     (slope,) = torch.autograd.grad(net(x).sum(), x, create_graph=True)
     found = torch.autograd.grad(slope.square().sum(), [x, *net.parameters()], allow_unused=True, materialize_grads=True)
     with fastsiren.use_backend("reference"):

@@ -65,8 +65,12 @@ class _Call:
         self.net.call(f"{self.engine}_fwd", self.args, *map(_address, results))
         return results
 
+    def _tape_size(self) -> int:
+        size: int = self.net.function("jet_tape")(self.net.args, self.args)
+        return size
+
     def _begin(self, tape: Tape) -> None:
-        size = self.net.function("jet_tape")(self.net.args, self.args)
+        size = self._tape_size()
         if 0 < size * self.net.dtype.itemsize <= _TAPE_BYTES:
             tape.numbers = self.net.new(size)
             self.args.tape = tape.numbers.data_ptr()
@@ -81,9 +85,11 @@ class _Call:
         tape: Tape | None = None,
     ) -> Grads:
         """Cotangents of the last results may be left out: they are zero."""
-        if tape is not None:
-            self.args.tape = _address(tape.numbers)
         held = [self.net.rows(name, bar, *shape) for (name, shape), bar in zip(self.results.items(), bars)]
+        if tape is not None and tape.numbers is not None:
+            # It went through hooks on saved tensors, and parameters may have other widths by now.
+            numbers = self.net.rows("tape", tape.numbers, self._tape_size())
+            self.args.tape = numbers.data_ptr()
         wanted = _Wanted(self, need_x, need_seeds, need_params, need_weights)
         addresses = [*map(_address, held), 0, 0][:3]
         self.net.call(f"{self.engine}_bwd", self.args, *addresses, _C.LossArgs(0, 0, 0, 1.0), wanted.args)

@@ -298,7 +298,9 @@ class _Eager(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, which: Pass, call: Call, *args: Any) -> Any:
         backend = backends.module(call.backend)
-        if which.has_tape and getattr(backend, "KEEPS_TAPES", False) is True:
+        # No tensor made in inference mode can be saved.
+        kept = which.has_tape and not torch.is_inference_mode_enabled()
+        if kept and getattr(backend, "KEEPS_TAPES", False) is True:
             call = call._replace(tape=Tape())
         results = _run(which, backend, call, args)
         _save(which, ctx, call, args, results)
