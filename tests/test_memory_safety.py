@@ -30,6 +30,7 @@ GUARDED = """
     import itertools, sys
     import torch, guarded, oracle, passes
     from fastsiren.engine import cpp, cpp_net
+    from fastsiren.engine.pass_kind import Tape
 
     class Torch:
         # torch for the adapter: what it allocates is guarded, and NaN until written.
@@ -63,10 +64,11 @@ GUARDED = """
         plain = passes.by_engine(engine, name, given)
         keep = lambda tensors: [guarded.guarded(t, side) for t in tensors]
         net = oracle.Net(keep(given.net.weights), keep(given.net.biases), given.net.omegas)
-        ours = passes.by_engine(
-            engine, name, passes.Operands(net, *keep([given.x]), keep(given.seeds), keep(given.bars)))
-        assert all(torch.equal(a, b) for a, b in zip(ours.tensors(), plain.tensors(), strict=True)), case
-        count += 1
+        fenced = passes.Operands(net, *keep([given.x]), keep(given.seeds), keep(given.bars))
+        for kept in ({}, {"tape": Tape()}) if name in ("value", "jet") else ({},):
+            ours = passes.by_engine(engine, name, fenced, **kept)
+            assert all(torch.equal(a, b) for a, b in zip(ours.tensors(), plain.tensors(), strict=True)), case
+            count += 1
         if name != "value" or not per_point:
             continue
         D, O = widths[0], widths[-1]
@@ -91,7 +93,7 @@ GUARDED = """
 def test_every_buffer_between_guard_pages(isa):
     done = child(GUARDED, isa, timeout=240)
     assert done.returncode == 0, f"signal or error {done.returncode}: {done.stderr[-2000:]}"
-    assert done.stdout == "clean 320\n"
+    assert done.stdout == "clean 480\n"
 
 
 @pytest.mark.parametrize(("side", "index"), [("right", 70), ("left", -1)])
