@@ -173,7 +173,9 @@ def describe(
     lines.append(f"{'':20}{'forward':>10}{'train':>10}{'kept':>16}")
     lines += [f"{label:20}{forward:>10}{train:>10}{kept:>10} B/point" for label, forward, train, kept in rows]
     lines.append("forward, train: N x H x H products per hidden layer; kept: what backward works on, per point")
-    again = "evaluates again unless a batch is small, which that of a fused loss never does"
-    again = "is part of the same pass" if fused else again
-    lines.append(f"train: backward {again}")
+    # A, and TxA with it, leave no tape.
+    again = "evaluates again" + (
+        ", unless the C++ engine left a tape" if plan.engine in (Engine.VALUE, Engine.T) else ""
+    )
+    lines.append(f"train: backward {'is part of the same pass' if fused else again}")
     return "\n".join(lines)
