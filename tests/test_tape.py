@@ -1,5 +1,7 @@
 """Tapes: what a forward pass leaves for its backward pass changes its time, and no bit of a gradient."""
 
+import contextlib
+
 import pytest
 import torch
 from torch import Tensor
@@ -115,10 +117,9 @@ def test_a_spoilt_tape_spoils_gradients():
 def test_hooks_on_a_saved_tape(unpacked, expected):
     net, x = siren()
     kept = steps(net, x)
-    with torch.autograd.graph.saved_tensors_hooks(
-        lambda tensor: tensor, lambda tensor: unpacked(tensor) if tensor.ndim == 1 and len(tensor) > 32 else tensor
-    ):
-        loss = net(x).square().sum()
+    value = net(x)
+    value.grad_fn._raw_saved_tensors[-1].register_hooks(lambda tape: tape, unpacked)
+    loss = value.square().sum()
     if expected is None:
         assert all(map(torch.equal, torch.autograd.grad(loss, list(net.parameters())), kept))
     else:
@@ -154,12 +155,26 @@ def test_a_graph_walked_twice(tapes):
 
 @needs_cpp
 @pytest.mark.parametrize("reentrant", [True, False])
-def test_checkpoint(reentrant, tapes):
+@pytest.mark.parametrize("observed", [False, True], ids=["alone", "under a profiler"])
+def test_checkpoint(observed, reentrant, tapes):
+    """Calls in the backward pass may become operators, as under a profiler: as many tensors must be saved."""
     net, x = siren()
     expected = steps(net, x)
-    x = x.requires_grad_()
-    checkpoint(net, x, use_reentrant=reentrant).square().sum().backward()
-    assert all(tapes) and all(map(torch.equal, [parameter.grad for parameter in net.parameters()], expected))
+    value = checkpoint(net, x.requires_grad_(), use_reentrant=reentrant)
+    with torch.profiler.profile() if observed else contextlib.nullcontext():
+        value.square().sum().backward()
+    assert tapes == [True, reentrant and not observed]
+    assert all(map(torch.equal, [parameter.grad for parameter in net.parameters()], expected))
+
+
+@needs_cpp
+def test_hooks_on_all_saved_tensors_see_none(tapes):
+    net, x = siren()
+    sizes = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
+        value = net(x)
+    value.sum().backward()
+    assert tapes == [False] and max(sizes) <= 32 * 32
 
 
 @needs_cpp

@@ -23,6 +23,7 @@ MIX = oracle.normal(2, seed=5)
 def test_the_private_names_of_torch_are_known():
     assert transforms.KNOWN, "names of torch have changed: every call runs in plain torch; mend transforms.py"
     assert transforms.KNOWN_WILL_RUN, "names of torch have changed: unneeded gradients are computed; mend transforms.py"
+    assert transforms.KNOWN_HOOKS, "names of torch have changed: no tape is left; mend transforms.py"
 
 
 # Each use takes (f, g), a network and one that gives also the Laplacian, as functions of (net, x).

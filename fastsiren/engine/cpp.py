@@ -87,7 +87,7 @@ class _Call:
         """Cotangents of the last results may be left out: they are zero."""
         held = [self.net.rows(name, bar, *shape) for (name, shape), bar in zip(self.results.items(), bars)]
         if tape is not None and tape.numbers is not None:
-            # It went through hooks on saved tensors, and parameters may have other widths by now.
+            # Hooks on a saved tensor may change it, and parameters may have other widths by now.
             numbers = self.net.rows("tape", tape.numbers, self._tape_size())
             self.args.tape = numbers.data_ptr()
         wanted = _Wanted(self, need_x, need_seeds, need_params, need_weights)

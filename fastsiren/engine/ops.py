@@ -298,9 +298,7 @@ class _Eager(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, which: Pass, call: Call, *args: Any) -> Any:
         backend = backends.module(call.backend)
-        # No tensor made in inference mode can be saved.
-        kept = which.has_tape and not torch.is_inference_mode_enabled()
-        if kept and getattr(backend, "KEEPS_TAPES", False) is True:
+        if which.has_tape and getattr(backend, "KEEPS_TAPES", False) is True and transforms.tape_comes_back():
             call = call._replace(tape=Tape())
         results = _run(which, backend, call, args)
         _save(which, ctx, call, args, results)

@@ -86,6 +86,27 @@ def will_run(node: Any) -> bool:
     return wanted
 
 
+def tape_comes_back() -> bool:
+    """Whether a tape that is saved for a backward pass reaches it.
+
+    Nothing made in inference mode can be saved. Where hooks on saved tensors are in force, as under
+    torch.utils.checkpoint, what is saved must be the same whichever way a call is dispatched, and operators leave none.
+    """
+    hooked = not KNOWN_HOOKS or torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+    return not hooked and not torch.is_inference_mode_enabled()
+
+
+def _probe_hooks() -> bool:
+    """Whether hooks on saved tensors are seen."""
+    try:
+        hooks = torch._C._autograd._top_saved_tensors_default_hooks
+        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor):
+            inside = hooks(True)
+        return inside is not None and hooks(True) is None
+    except (AttributeError, TypeError, RuntimeError):
+        return False
+
+
 def _probe() -> bool:
     """Whether the looks above see each kind of level, opened here as torch.func opens it.
 
@@ -148,6 +169,7 @@ def _probe_will_run() -> bool:
 
 KNOWN = _probe()
 KNOWN_WILL_RUN = _probe_will_run()
+KNOWN_HOOKS = _probe_hooks()
 
 
 def run_batched(

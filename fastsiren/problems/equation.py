@@ -87,11 +87,11 @@ class Equation:
         for name in (*self.periodic, *(name for c in self.conditions if isinstance(c.on, Mapping) for name in c.on)):
             if name not in self.inputs:
                 raise UsageError(f"conditions: {name!r} is none of the inputs {', '.join(self.inputs)}")
-        for name, formula in self.formulas.items():
-            unknown = formula.names - {*self.inputs} - self.constants.keys()
+        for name, start in self.formulas.items():
+            unknown = start.names - {*self.inputs} - self.constants.keys()
             if name not in self.outputs or unknown:
                 raise UsageError(
-                    f"start: got {name!r}: {formula.text!r}, expected formulas of inputs and constants, by output"
+                    f"start: got {name!r}: {start.text!r}, expected formulas of inputs and constants, by output"
                 )
         if any(c.on not in PLACES for c in self.conditions if isinstance(c.on, str)):
             raise UsageError(f"conditions: a place is one of {', '.join(PLACES)}, or a coordinate such as t=0")
