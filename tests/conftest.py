@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import tempfile
 from collections.abc import Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -43,8 +44,10 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell starts background jobs with Ctrl-C ignored, and children would inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    # Compiled backward passes of another state of the package, which call operators as these were then.
-    os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
+    # What another state of the package has compiled calls operators as they were then.
+    compiled = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+    config.add_cleanup(compiled.cleanup)
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = compiled.name
     torch.set_num_threads(THREADS)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
