@@ -256,6 +256,13 @@ void grid_fwd(const NetArgs& net, const std::vector<double>& origin, const std::
       threads);
 }
 
+// Memory of a tape, as a buffer; it goes back to its pool with the last tensor that stands in it.
+struct TapeMemory {
+  explicit TapeMemory(size_t size) : bytes(size), block(size, tapes()) {}
+  size_t bytes;
+  Block block;
+};
+
 template <class T>
 void sinpi(Address u, Address sine, Address cosine, int64_t n) {
   active_kernels<T>().sinpi(at<const T>(u), at<T>(sine), at<T>(cosine), n);
@@ -285,6 +292,9 @@ PYBIND11_MODULE(_C, m) {
   py::class_<PassArgs>(m, "PassArgs")
       .def(py::init<int64_t, int64_t, int64_t, Address, Address, Address, bool, bool, bool>())
       .def_readwrite("tape", &PassArgs::tape);
+  py::class_<TapeMemory>(m, "TapeMemory", py::buffer_protocol()).def(py::init<size_t>()).def_buffer([](TapeMemory& t) {
+    return py::buffer_info(reinterpret_cast<uint8_t*>(t.block.data()), static_cast<py::ssize_t>(t.bytes));
+  });
   define<float>(m, "_f32");
   define<double>(m, "_f64");
   m.def("isa_available", isa_available);

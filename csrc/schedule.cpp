@@ -20,24 +20,31 @@ namespace {
 
 constexpr size_t PAGE = 4096;
 
-struct Pool {
-  std::mutex mutex;
-  std::vector<std::pair<size_t, char*>> free;
-};
-
-Pool& pool() {
-  // Never destroyed: worker threads may still hold blocks while the interpreter shuts down.
-  static Pool* p = new Pool;
-  return *p;
-}
-
 std::atomic<bool> started{false}, forked{false};
 thread_local bool calling_thread = false;
 
 }  // namespace
 
-Block::Block(size_t bytes) : bytes_((bytes + PAGE - 1) / PAGE * PAGE) {
-  Pool& p = pool();
+struct Pool {
+  size_t most;  // idle blocks
+  std::mutex mutex;
+  std::vector<std::pair<size_t, char*>> free;
+  explicit Pool(size_t count) : most(count) {}
+};
+
+// Never destroyed: worker threads may still hold blocks while the interpreter shuts down.
+Pool& workspaces() {
+  static Pool* p = new Pool(SIZE_MAX);
+  return *p;
+}
+// As many tapes may be in use as there are graphs, but few are used in turn.
+Pool& tapes() {
+  static Pool* p = new Pool(2);
+  return *p;
+}
+
+Block::Block(size_t bytes, Pool& pool) : pool_(pool), bytes_((bytes + PAGE - 1) / PAGE * PAGE) {
+  Pool& p = pool_;
   {
     std::lock_guard<std::mutex> lock(p.mutex);
     auto best = p.free.end();
@@ -61,8 +68,11 @@ Block::Block(size_t bytes) : bytes_((bytes + PAGE - 1) / PAGE * PAGE) {
 
 Block::~Block() {
   if (!data_) return;
-  std::lock_guard<std::mutex> lock(pool().mutex);
-  pool().free.emplace_back(bytes_, data_);
+  std::lock_guard<std::mutex> lock(pool_.mutex);
+  if (pool_.free.size() < pool_.most)
+    pool_.free.emplace_back(bytes_, data_);
+  else
+    std::free(data_);
 }
 
 SegmentTree::SegmentTree(int64_t segments, size_t value_size, int64_t values, int64_t doubles)

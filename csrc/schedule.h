@@ -11,17 +11,22 @@
 
 namespace fastsiren {
 
-// A page-aligned block from the process-wide pool. Blocks go back to the pool, not to the system: fresh pages cost more
-// than the work.
+struct Pool;
+// The process-wide pools: what threads work in, and tapes.
+Pool& workspaces();
+Pool& tapes();
+
+// A page-aligned block from a pool. Blocks go back to the pool, not to the system: fresh pages cost more than the work.
 class Block {
  public:
-  explicit Block(size_t bytes);
+  explicit Block(size_t bytes, Pool& pool = workspaces());
   ~Block();
   Block(const Block&) = delete;
   Block& operator=(const Block&) = delete;
   char* data() const { return data_; }
 
  private:
+  Pool& pool_;
   char* data_;
   size_t bytes_;
 };

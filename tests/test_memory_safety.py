@@ -41,6 +41,8 @@ GUARDED = """
             return guarded.guarded(torch.full_like(made, float("nan")), side)
         def empty_like(self, like):
             return self.empty(like.shape, dtype=like.dtype)
+        def frombuffer(self, memory, dtype):
+            return self.empty(len(memoryview(memory)) // dtype.itemsize, dtype=dtype)
 
     cpp.torch = cpp_net.torch = Torch()
     engine = passes.Engine("cpp", sys.argv[1])

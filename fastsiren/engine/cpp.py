@@ -23,9 +23,8 @@ TAKES_NETWORKS = True
 KEEPS_TAPES = True
 SPARES_WEIGHTS = True
 
-# Bytes of a tape at most. Blocks of 32 MiB and more are fresh pages at every allocation, which cost what a tape spares;
-# and memory stays bounded for any number of points.
-_TAPE_BYTES = 30 << 20
+# Bytes of a tape at most: memory stays bounded for any number of points.
+_TAPE_BYTES = 64 << 20
 _PIXELS = {torch.float32: 1, torch.float64: 2, torch.uint8: 3, torch.uint16: 4}
 # Columns that a sum over points is cut into; see _summed.
 _COLUMNS = 64
@@ -72,7 +71,7 @@ class _Call:
     def _begin(self, tape: Tape) -> None:
         size = self._tape_size()
         if 0 < size * self.net.dtype.itemsize <= _TAPE_BYTES:
-            tape.numbers = self.net.new(size)
+            tape.numbers = self.net.tape(size)
             self.args.tape = tape.numbers.data_ptr()
 
     def backward(

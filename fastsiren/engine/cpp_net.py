@@ -67,6 +67,10 @@ class Net(NamedTuple):
         per_point = tensor.ndim > len(shape)
         return self.rows(name, tensor, *([N] if per_point else []), *shape)
 
+    def tape(self, size: int) -> Tensor:
+        """Memory for a tape: fresh pages cost what it spares, so there is a pool."""
+        return torch.frombuffer(_C.TapeMemory(size * self.dtype.itemsize), dtype=self.dtype)
+
     def new(self, *shape: int) -> Tensor:
         """Memory for results."""
         return torch.empty(shape, dtype=self.dtype, device="cpu")
