@@ -13,13 +13,7 @@ _MOST_THREADS = 1024
 
 def positive(text: str) -> int:
     """A whole number of 1 or more."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of 1 or more; got {text!r}")
-    return value
+    return _whole(text, 1, math.inf, "of 1 or more")
 
 
 def resolution(text: str) -> int:
@@ -40,12 +34,17 @@ def threads(text: str) -> int:
 
 def seed(text: str) -> int:
     """A seed."""
+    return _whole(text, 0, 2**63, "from 0 to 2**63 - 1")
+
+
+def _whole(text: str, least: int, end: float, accepted: str) -> int:
+    """A whole number from `least` to below `end`."""
     try:
         value = int(text)
     except ValueError:
-        value = -1
-    if not 0 <= value < 2**63:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 2**63 - 1; got {text!r}")
+        value = least - 1
+    if not least <= value < end:
+        raise argparse.ArgumentTypeError(f"must be a whole number {accepted}; got {text!r}")
     return value
 
 
